@@ -1,0 +1,1 @@
+"""The client core and the client daemon (spec: client)."""

@@ -1,0 +1,1 @@
+"""Configuration files: TOML text in, checked attrs classes out."""

@@ -1,0 +1,1 @@
+"""The nonvoting directory authority (spec: pki 10 to 12)."""

@@ -1,0 +1,1 @@
+"""The line-based management socket (spec: node 9, provider 7)."""

@@ -1,0 +1,1 @@
+"""The mix: pipeline, scheduler, replay protection, links."""

@@ -1,0 +1,1 @@
+"""Twisted protocols and endpoints around the cores of katzentwist.wire."""

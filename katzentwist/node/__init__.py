@@ -1,0 +1,1 @@
+"""What every daemon shares: keys, PKI client, logging, life cycle."""

@@ -1,0 +1,1 @@
+"""Epochs, certificates, descriptors, documents, topology (spec: pki)."""

@@ -1,0 +1,1 @@
+"""Kaetzchen services: dispatch, built-in services, plugin processes."""

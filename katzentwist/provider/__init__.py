@@ -1,0 +1,1 @@
+"""The two ends of a Provider: gateway half and service half."""

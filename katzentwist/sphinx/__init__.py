@@ -1,0 +1,1 @@
+"""Sphinx packets: geometry, building, unwrapping, SURBs, paths and delays (spec: sphinx)."""

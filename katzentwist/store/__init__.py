@@ -1,0 +1,1 @@
+"""User and spool databases."""

@@ -1,0 +1,1 @@
+"""What tests share: fake time, in-memory networks, strategies. No other layer imports it."""

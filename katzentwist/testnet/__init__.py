@@ -1,0 +1,1 @@
+"""A whole mix network on one machine."""

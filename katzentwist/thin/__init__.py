@@ -1,0 +1,1 @@
+"""The thin client protocol and library (spec: client 8 to 16)."""

@@ -1,0 +1,1 @@
+"""The link layer without I/O: handshake, records, commands (spec: link)."""
