@@ -22,12 +22,8 @@ import functools
 import hashlib
 import hmac
 from collections.abc import Callable, Sequence
-from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric.x448 import X448PrivateKey, X448PublicKey
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
-
-from katzentwist.crypto import mlkem
+from katzentwist.crypto import mlkem, nike
 from katzentwist.crypto.hash import blake2b_256, blake2xb
 from katzentwist.errors import CryptoError
 from katzentwist.randomness import IRandom
@@ -80,57 +76,33 @@ class Kem:
             raise CryptoError(f"{self.name} {what} has {len(value)} bytes, not {size}")
 
 
-class _Curve:
-    """A Diffie-Hellman function on raw bytes that refuses low-order points."""
-
-    def __init__(self, size: int, private: Any, public: Any) -> None:
-        self.size = size
-        self._private = private
-        self._public = public
-
-    def public(self, private: bytes) -> bytes:
-        out: bytes = self._private.from_private_bytes(private).public_key().public_bytes_raw()
-        return out
-
-    def exchange(self, private: bytes, public: bytes) -> bytes:
-        try:
-            out: bytes = self._private.from_private_bytes(private).exchange(self._public.from_public_bytes(public))
-        except ValueError as error:
-            raise CryptoError("low-order point") from error
-        return out
-
-
-_X25519 = _Curve(32, X25519PrivateKey, X25519PublicKey)
-_X448 = _Curve(56, X448PrivateKey, X448PublicKey)
-
-
 class _NikeKem(Kem):
     """Hashed ElGamal over a NIKE (spec: link 3.3)."""
 
     seed_size = 32
 
-    def __init__(self, name: str, curve: _Curve) -> None:
-        self.name = name
+    def __init__(self, curve: nike.Nike) -> None:
+        self.name = curve.name
         self._curve = curve
-        size = curve.size
+        size = curve.public_key_size
         self.public_key_size = self.private_key_size = self.ciphertext_size = self.shared_secret_size = size
         self.randomness_size = size
 
     def keypair_from_seed(self, seed: bytes) -> tuple[bytes, bytes]:
         self._exact(seed, self.seed_size, "seed")
-        private = blake2xb(None, blake2b_256(seed), self.private_key_size)
+        private = blake2xb(None, b"", blake2b_256(seed), self.private_key_size)
         return private, self._curve.public(private)
 
     def encapsulate(self, public: bytes, random: IRandom) -> tuple[bytes, bytes]:
         self._exact(public, self.public_key_size, "public key")
         ephemeral = random.bytes(self.randomness_size)
         ciphertext = self._curve.public(ephemeral)
-        return ciphertext, self._secret(self._curve.exchange(ephemeral, public), public, ciphertext)
+        return ciphertext, self._secret(self._curve.derive(ephemeral, public), public, ciphertext)
 
     def decapsulate(self, private: bytes, ciphertext: bytes) -> bytes:
         self._exact(ciphertext, self.ciphertext_size, "ciphertext")
         public = self.check_private(private)
-        return self._secret(self._curve.exchange(private, ciphertext), public, ciphertext)
+        return self._secret(self._curve.derive(private, ciphertext), public, ciphertext)
 
     def check_private(self, private: bytes) -> bytes:
         self._exact(private, self.private_key_size, "private key")
@@ -138,7 +110,7 @@ class _NikeKem(Kem):
 
     def _secret(self, shared: bytes, recipient: bytes, ephemeral: bytes) -> bytes:
         key = shared if len(shared) == 32 else blake2b_256(shared)
-        return blake2xb(self.shared_secret_size, recipient + ephemeral, self.shared_secret_size, key=key)
+        return blake2xb(self.shared_secret_size, key, recipient + ephemeral)
 
 
 class _MlKem768(Kem):
@@ -157,7 +129,7 @@ class _MlKem768(Kem):
         return public + seed, public
 
     def encapsulate(self, public: bytes, random: IRandom) -> tuple[bytes, bytes]:
-        return mlkem.encapsulate(public, random.bytes(self.randomness_size))
+        return mlkem.encapsulate_from(public, random)
 
     def decapsulate(self, private: bytes, ciphertext: bytes) -> bytes:
         self._exact(private, self.private_key_size, "private key")
@@ -181,16 +153,16 @@ class _XWing(Kem):
     def keypair_from_seed(self, seed: bytes) -> tuple[bytes, bytes]:
         self._exact(seed, self.seed_size, "seed")
         expanded = hashlib.shake_256(seed).digest(96)
-        public = mlkem.public_from_seed(expanded[:64]) + _X25519.public(expanded[64:])
+        public = mlkem.public_from_seed(expanded[:64]) + nike.x25519.public(expanded[64:])
         return public + seed, public
 
     def encapsulate(self, public: bytes, random: IRandom) -> tuple[bytes, bytes]:
         self._exact(public, self.public_key_size, "public key")
-        randomness = random.bytes(self.randomness_size)
         public_m, public_x = public[: mlkem.PUBLIC_KEY_SIZE], public[mlkem.PUBLIC_KEY_SIZE :]
-        ciphertext_m, secret_m = mlkem.encapsulate(public_m, randomness[:32])
-        ciphertext_x = _X25519.public(randomness[32:])
-        secret_x = _X25519.exchange(randomness[32:], public_x)
+        ciphertext_m, secret_m = mlkem.encapsulate_from(public_m, random)
+        ephemeral = random.bytes(32)
+        ciphertext_x = nike.x25519.public(ephemeral)
+        secret_x = nike.x25519.derive(ephemeral, public_x)
         return ciphertext_m + ciphertext_x, self._combine(secret_m, secret_x, ciphertext_x, public_x)
 
     def decapsulate(self, private: bytes, ciphertext: bytes) -> bytes:
@@ -200,7 +172,7 @@ class _XWing(Kem):
         public_x = private[mlkem.PUBLIC_KEY_SIZE : self.public_key_size]
         ciphertext_m, ciphertext_x = ciphertext[: mlkem.CIPHERTEXT_SIZE], ciphertext[mlkem.CIPHERTEXT_SIZE :]
         secret_m = mlkem.decapsulate(expanded[:64], ciphertext_m)
-        secret_x = _X25519.exchange(expanded[64:], ciphertext_x)
+        secret_x = nike.x25519.derive(expanded[64:], ciphertext_x)
         return self._combine(secret_m, secret_x, ciphertext_x, public_x)
 
     def check_private(self, private: bytes) -> bytes:
@@ -273,7 +245,7 @@ def _checked(kem: Kem, private: bytes) -> bytes:
 
 @functools.cache
 def _schemes() -> dict[str, Kem]:
-    x25519, x448, pq = _NikeKem("x25519", _X25519), _NikeKem("x448", _X448), _MlKem768()
+    x25519, x448, pq = _NikeKem(nike.x25519), _NikeKem(nike.x448), _MlKem768()
     kems = [
         _XWing(),
         x25519,
