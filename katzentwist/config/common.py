@@ -1,0 +1,258 @@
+"""Tables that several daemons share: logging, geometry, the authorities of a network, keys as text."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import Any
+
+import attrs
+
+from katzentwist.clock import parse_duration
+from katzentwist.config import schema
+from katzentwist.config.addresses import Address, check_address, parse_url
+from katzentwist.config.schema import Report, key, lookup
+from katzentwist.crypto import kem, keys, sign
+from katzentwist.errors import ConfigError, CryptoError, SphinxError
+from katzentwist.sphinx import Geometry
+
+LEVELS = ("ERROR", "WARNING", "NOTICE", "INFO", "DEBUG")
+
+
+@attrs.frozen(kw_only=True)
+class LoggingTable:
+    """Where the log goes and how much of it (spec: node 2.2)."""
+
+    disable: bool = key("Disable", schema.boolean, "Log nothing at all.", default=False)
+    file: str = key("File", schema.text, "Log file; relative names lie in DataDir. Empty: standard output.", default="")
+    level: str = key("Level", schema.text, "ERROR, WARNING, NOTICE, INFO or DEBUG.", default="NOTICE")
+    format: str = key(
+        "Format", schema.one_of("text", "json"), "Ours: lines of text, or one JSON object per line.", default="text"
+    )
+
+
+@attrs.frozen(kw_only=True)
+class Logging:
+    """The checked logging settings; *file* is absolute or empty for standard output."""
+
+    disable: bool
+    file: str
+    level: str
+    json: bool
+
+
+def resolve_logging(table: LoggingTable | None, data_dir: str, report: Report) -> Logging:
+    """Check the level; put a relative file into *data_dir*."""
+    table = table or LoggingTable()
+    level = (table.level or "NOTICE").upper()
+    if level not in LEVELS:
+        report.error(f"Level '{table.level}' is invalid; one of {', '.join(LEVELS)}", "Logging.Level")
+        level = "NOTICE"
+    file = str(PurePosixPath(data_dir) / table.file) if table.file else ""
+    return Logging(disable=table.disable, file=file, level=level, json=table.format == "json")
+
+
+@attrs.frozen(kw_only=True)
+class AuthorityTable:
+    """A directory authority of the network (spec: node 2.5)."""
+
+    identifier: str = key("Identifier", schema.text, "Name, for the log.", default="")
+    identity_public_key: str = key("IdentityPublicKey", schema.text, "PEM text of the identity key.", default="")
+    signature_scheme: str = key("PKISignatureScheme", schema.text, "Signature scheme of the network.", default="")
+    link_public_key: str = key("LinkPublicKey", schema.text, "PEM text of the link key.", default="")
+    wire_kem: str = key("WireKEMScheme", schema.text, "KEM of the authority's link.", default="")
+    addresses: tuple[str, ...] = key("Addresses", schema.texts, "Its URLs.", default=())
+
+
+@attrs.frozen(kw_only=True)
+class Authority:
+    """A checked authority; *link_key* is None where any is accepted (spec: provider 1.3)."""
+
+    identifier: str
+    identity_key: bytes
+    signature_scheme: str
+    link_key: bytes | None
+    wire_kem: str
+    addresses: tuple[Address, ...]
+
+    @property
+    def id(self) -> bytes:
+        """32 bytes: the hash of the identity key."""
+        return keys.identity_hash(self.identity_key)
+
+
+def resolve_authority(table: AuthorityTable, path: str, allow_hostnames: bool, report: Report) -> Authority | None:
+    """Check one authority entry; None after errors."""
+    before = len(report.errors)
+    name = table.identifier
+    if not name:
+        report.error("Identifier is not set", f"{path}.Identifier")
+    signature_scheme = known_signature_scheme(table.signature_scheme, f"{path}.PKISignatureScheme", report)
+    wire_kem = known_kem(table.wire_kem, f"{path}.WireKEMScheme", report)
+    identity = link = b""
+    if signature_scheme:
+        scheme = sign.by_name(signature_scheme)
+        identity = _pem_key(table.identity_public_key, scheme, f"{path}.IdentityPublicKey", report)
+    if wire_kem:
+        link = _pem_key(table.link_public_key, kem.by_name(wire_kem), f"{path}.LinkPublicKey", report)
+    if not table.addresses:
+        report.error("no address of the authority", f"{path}.Addresses")
+    addresses = []
+    for text in table.addresses:
+        try:
+            address = parse_url(text)
+            check_address(address, allow_hostnames)
+            addresses.append(address)
+        except ConfigError as e:
+            report.error(f'PKI authority "{name}": {e}', f"{path}.Addresses")
+    if len(report.errors) > before:
+        return None
+    return Authority(
+        identifier=name,
+        identity_key=identity,
+        signature_scheme=signature_scheme,
+        link_key=link,
+        wire_kem=wire_kem,
+        addresses=tuple(addresses),
+    )
+
+
+def resolve_authorities(
+    tables: tuple[AuthorityTable, ...], path: str, allow_hostnames: bool, report: Report
+) -> tuple[Authority, ...]:
+    """All authorities of a voting configuration: at least one, all different."""
+    if not tables:
+        report.error("at least one authority must be listed", path)
+    out = [resolve_authority(t, f"{path}[{i}]", allow_hostnames, report) for i, t in enumerate(tables)]
+    good = tuple(a for a in out if a is not None)
+    if len({a.identifier for a in good}) < len(good):
+        report.error("two authorities have the same Identifier", path)
+    if len({a.identity_key for a in good}) < len(good):
+        report.error("two authorities have the same IdentityPublicKey", path)
+    return good
+
+
+def known_kem(name: str, path: str, report: Report, missing: str = "is not set") -> str:
+    """The canonical spelling of a KEM, or "" after an error."""
+    return _known(name, kem.by_name, path, report, missing)
+
+
+def known_signature_scheme(name: str, path: str, report: Report, missing: str = "is not set") -> str:
+    """The canonical spelling of a signature scheme, or "" after an error."""
+    return _known(name, sign.by_name, path, report, missing)
+
+
+def _known(name: str, by_name: Any, path: str, report: Report, missing: str) -> str:
+    if not name:
+        report.error(missing, path)
+        return ""
+    try:
+        return str(by_name(name).name)
+    except CryptoError as e:
+        report.error(str(e), path)
+        return ""
+
+
+def _pem_key(text: str, scheme: keys.KeyScheme, path: str, report: Report) -> bytes:
+    if not text:
+        report.error("is not set", path)
+        return b""
+    try:
+        return keys.decode_public(scheme, text)
+    except CryptoError as e:
+        report.error(str(e), path)
+        return b""
+
+
+def parse_key(text: str, sizes: tuple[int, ...], scheme: keys.KeyScheme | None = None) -> bytes:
+    """A public key from PEM, hex or padded base64 text (spec: provider 2.2).
+
+    :param sizes: the lengths in bytes that are acceptable.
+    :param scheme: the scheme whose PEM type is expected; PEM is refused without one.
+    :raises ConfigError: none of the forms, or a wrong length.
+    """
+    stripped = text.strip()
+    if "-----BEGIN" in stripped:
+        if scheme is None:
+            raise ConfigError("a PEM block is not accepted here; write the key in hex or base64")
+        try:
+            raw = keys.decode_public(scheme, _unfold_pem(stripped))
+        except CryptoError as e:
+            raise ConfigError(str(e)) from e
+    elif stripped and len(stripped) % 2 == 0 and re.fullmatch("[0-9a-fA-F]+", stripped):
+        raw = bytes.fromhex(stripped)
+    else:
+        try:
+            raw = base64.b64decode(stripped.encode("ascii"), validate=True)
+        except (binascii.Error, UnicodeEncodeError, ValueError) as e:
+            raise ConfigError("neither hex nor padded base64 nor PEM") from e
+    if len(raw) not in sizes:
+        raise ConfigError(f"the key has {len(raw)} bytes, expected {' or '.join(map(str, sizes))}")
+    return raw
+
+
+def _unfold_pem(text: str) -> str:
+    """The one-line spellings of a PEM block (``\\n`` as two characters, or blanks) as real lines."""
+    text = text.replace("\\n", "\n")
+    match = re.fullmatch(r"\s*(-----BEGIN [^-]+-----)(.*)(-----END [^-]+-----)\s*", text, re.DOTALL)
+    if match is None:
+        return text
+    head, body, tail = match.groups()
+    return "\n".join([head, *body.split(), tail]) + "\n"
+
+
+def resolve_geometry(table: Mapping[str, Any] | None, report: Report, default: bool) -> Geometry:
+    """The network's geometry; without a table the standard one where *default* allows it (spec: provider 1.10)."""
+    standard = Geometry.from_user_payload(2000, 5, nike="x25519")
+    if table is None:
+        if not default:
+            report.error("config: No SphinxGeometry block was present", "SphinxGeometry")
+        return standard
+    try:
+        return Geometry.from_toml(table)
+    except SphinxError as e:
+        report.error(str(e), "SphinxGeometry")
+        return standard
+
+
+def check_data_dir(data_dir: str, report: Report, path: str = "Server.DataDir") -> None:
+    """DataDir must be an absolute path."""
+    if not data_dir.startswith("/"):
+        report.error(f"DataDir '{data_dir}' is not an absolute path", path)
+
+
+def check_duration(text: str, path: str, report: Report) -> None:
+    """EpochDuration must be a positive duration, where it is set."""
+    if not text:
+        return
+    try:
+        if parse_duration(text) <= 0:
+            report.error(f"{text!r} is not positive; write for example 20m", path)
+    except ConfigError as e:
+        report.error(str(e), path)
+
+
+def parse_addresses(
+    texts: tuple[str, ...], path: str, allow_hostnames: bool, report: Report, prefix: str = ""
+) -> tuple[Address, ...]:
+    """Parse and check a list of URLs, noting every bad one."""
+    out = []
+    for text in texts:
+        try:
+            address = parse_url(text)
+            check_address(address, allow_hostnames)
+            out.append(address)
+        except ConfigError as e:
+            report.error(f"{prefix}{e}", path)
+    return tuple(out)
+
+
+def missing_table(raw: Mapping[str, Any], name: str, report: Report) -> bool:
+    """Note a mandatory table that is not there."""
+    if lookup(raw, name) is None:
+        report.error(f"config: No {name} block was present", name)
+        return True
+    return False

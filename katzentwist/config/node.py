@@ -1,0 +1,494 @@
+"""``katzenpost.toml`` as one model: two shapes of files in, one :class:`NodeConfig` out (design D3).
+
+Nothing behind this module knows which shape a file had. A node is made of *halves*: a mix, a gateway or a service node
+is one half, a Provider is a gateway half and a service half in one process (spec: provider 11.3).
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import PurePosixPath
+
+import attrs
+
+from katzentwist.config import schema, toml
+from katzentwist.config.addresses import (
+    DEFAULT_NODE_PORT,
+    Address,
+    alternative_addresses,
+    check_hostport,
+    is_public,
+    parse_url,
+)
+from katzentwist.config.common import (
+    Authority,
+    Logging,
+    check_data_dir,
+    check_duration,
+    known_kem,
+    known_signature_scheme,
+    missing_table,
+    parse_addresses,
+    parse_key,
+    resolve_authorities,
+    resolve_geometry,
+    resolve_logging,
+)
+from katzentwist.config.debug import Debug, resolve_debug
+from katzentwist.config.names import MAX_NAME, normalize_identifier
+from katzentwist.config.nodetables import (
+    GatewayTable,
+    ManagementTable,
+    NodeFile,
+    NonvotingTable,
+    PKITable,
+    ProviderTable,
+    ServerTable,
+    ServiceNodeTable,
+)
+from katzentwist.config.schema import Report
+from katzentwist.config.services import (
+    Database,
+    Service,
+    check_sql,
+    provider_plugins,
+    resolve_services,
+    resolve_spool_db,
+    resolve_user_db,
+)
+from katzentwist.crypto import kem, keys, sign
+from katzentwist.errors import ConfigError, CryptoError
+from katzentwist.sphinx import Geometry
+
+ReadFile = Callable[[str], str]
+"""Text of a file by absolute path; raises OSError."""
+
+
+class Kind(enum.Enum):
+    """What a half of a node is."""
+
+    MIX = "mix"
+    GATEWAY = "gateway"
+    SERVICE = "service"
+
+
+@attrs.frozen(kw_only=True)
+class Half:
+    """One identity of the process: what it advertises and where it listens."""
+
+    kind: Kind
+    identifier: str
+    key_dir: str
+    addresses: tuple[Address, ...]
+    listen: tuple[Address, ...]
+    alternatives: Mapping[str, tuple[str, ...]] = attrs.field(factory=dict)
+    only_alternatives: bool = False
+    identity_key: bytes | None = attrs.field(default=None, repr=False)
+
+
+@attrs.frozen(kw_only=True)
+class UserPolicy:
+    """Who is let in at a node with a user database (spec: provider 2.4)."""
+
+    ephemeral: bool
+    trust_on_first_use: bool
+
+
+@attrs.frozen(kw_only=True)
+class NodeConfig:
+    """A checked node file. *users* and *user_db* are None at a gateway of v0.0.99, which lets every client in."""
+
+    halves: tuple[Half, ...]
+    data_dir: str
+    wire_kem: str
+    signature_scheme: str
+    epoch_duration: str
+    metrics_address: tuple[str, int] | None
+    persist_mix_keys: bool
+    persist_mix_keys_dir: str
+    management_path: str | None
+    logging: Logging
+    authorities: tuple[Authority, ...]
+    geometry: Geometry
+    debug: Debug
+    services: tuple[Service, ...]
+    users: UserPolicy | None
+    user_db: Database | None
+    spool_db: Database | None
+
+    @property
+    def identifier(self) -> str:
+        """The name of the process: that of its first half."""
+        return self.halves[0].identifier
+
+    def half(self, kind: Kind) -> Half | None:
+        """The half of this kind, if there is one."""
+        return next((h for h in self.halves if h.kind is kind), None)
+
+
+def load(
+    text: str, *, local_ips: Iterable[str] = (), read_file: ReadFile | None = None
+) -> tuple[NodeConfig | None, Report]:
+    """A node configuration from the text of its file, and what was found on the way.
+
+    :param local_ips: addresses of this host's interfaces, for a file without Addresses.
+    :param read_file: how to read the key files that an older file names; None refuses them.
+    :returns: the configuration is None exactly when the report has errors.
+    """
+    report = Report()
+    try:
+        raw = toml.parse(text)
+    except ConfigError as e:
+        report.errors.append(e)
+        return None, report
+    file = schema.read(NodeFile, raw, report)
+    pki_missing = missing_table(raw, "PKI", report)
+    if missing_table(raw, "Server", report) or file.server is None:
+        return None, report
+    config = _Resolver(file, file.server, report, tuple(local_ips), read_file).config(pki_missing)
+    return (None if report.errors else config), report
+
+
+class _Resolver:
+    """One pass over a file; every method notes its mistakes in the report and goes on."""
+
+    def __init__(
+        self,
+        file: NodeFile,
+        server: ServerTable,
+        report: Report,
+        local_ips: tuple[str, ...],
+        read_file: ReadFile | None,
+    ) -> None:
+        self.file, self.server, self.report = file, server, report
+        self.local_ips, self.read_file = local_ips, read_file
+        nonvoting = file.pki is not None and file.pki.nonvoting is not None
+        self.older = server.is_provider or file.provider is not None or nonvoting
+
+    def config(self, pki_missing: bool) -> NodeConfig:
+        file, server, report = self.file, self.server, self.report
+        geometry = resolve_geometry(file.geometry, report, default=self.older)
+        check_data_dir(server.data_dir, report)
+        check_duration(server.epoch_duration, "Server.EpochDuration", report)
+        wire_kem = known_kem(server.wire_kem or ("x25519" if self.older else ""), "Server.WireKEM", report)
+        scheme = known_signature_scheme(
+            server.signature_scheme or ("Ed25519" if self.older else ""), "Server.PKISignatureScheme", report
+        )
+        halves = self.halves(scheme)
+        provider = file.provider or ProviderTable()
+        gateway, service_node = file.gateway or GatewayTable(), file.service_node or ServiceNodeTable()
+        users = user_db = spool_db = None
+        services: tuple[Service, ...] = ()
+        if server.is_provider:
+            users = UserPolicy(ephemeral=provider.ephemeral, trust_on_first_use=provider.tofu)
+            user_db = resolve_user_db(provider.user_db, provider.sql_db, server.data_dir, report)
+            spool_db = resolve_spool_db(provider.spool_db, provider.sql_db, server.data_dir, "Provider.SpoolDB", report)
+            check_sql(provider.sql_db, "sql" in (user_db.backend, spool_db.backend), report)
+            services = resolve_services(provider.kaetzchen, provider_plugins(provider, report), "Provider", report)
+        elif server.is_gateway:
+            spool_db = resolve_spool_db(gateway.spool_db, None, server.data_dir, "Gateway.SpoolDB", report)
+        elif server.is_service:
+            services = resolve_services(service_node.kaetzchen, service_node.plugins, "ServiceNode", report)
+        return NodeConfig(
+            halves=halves,
+            data_dir=server.data_dir,
+            wire_kem=wire_kem,
+            signature_scheme=scheme,
+            epoch_duration=server.epoch_duration,
+            metrics_address=self.metrics_address(),
+            persist_mix_keys=server.persist_mix_keys,
+            persist_mix_keys_dir=self.persist_dir(),
+            management_path=self.management_path(file.management),
+            logging=resolve_logging(file.logging, server.data_dir, report),
+            authorities=() if pki_missing else self.authorities(file.pki or PKITable(), scheme, wire_kem),
+            geometry=geometry,
+            debug=resolve_debug(file.debug, self.older),
+            services=services,
+            users=users,
+            user_db=user_db,
+            spool_db=spool_db,
+        )
+
+    # The node's identities -----------------------------------------------------------------------------------------
+
+    def halves(self, scheme: str) -> tuple[Half, ...]:
+        server, report = self.server, self.report
+        self.check_kinds()
+        identifier = self.identifier(server.identifier, "Server.Identifier", "config: Server: Identifier is not set")
+        addresses = self.addresses(server.addresses, "Server.Addresses")
+        bind = self.urls(server.bind_addresses, "Server.BindAddresses")
+        kind = (
+            Kind.GATEWAY if server.is_provider or server.is_gateway else Kind.SERVICE if server.is_service else Kind.MIX
+        )
+        first = Half(
+            kind=kind,
+            identifier=identifier,
+            key_dir=server.data_dir,
+            addresses=addresses,
+            listen=bind or addresses,
+            alternatives=self.alternatives(),
+            only_alternatives=server.only_alt,
+            identity_key=self.identity_key(scheme),
+        )
+        for address in first.listen:
+            if address.scheme == "onion":
+                report.error(
+                    f"can not listen on {address.url!r}; name the local address in BindAddresses", "Server.Addresses"
+                )
+        if not server.is_provider:
+            return (first,)
+        return first, self.service_half(first, bool(server.bind_addresses))
+
+    def check_kinds(self) -> None:
+        server, file, report = self.server, self.file, self.report
+        if server.is_provider and (server.is_gateway or server.is_service):
+            report.error(
+                "IsProvider can not stand beside IsGatewayNode or IsServiceNode; choose one", "Server.IsProvider"
+            )
+        elif server.is_gateway and server.is_service:
+            report.error(
+                "IsGatewayNode and IsServiceNode can not both be true: no network takes such a node; use IsProvider",
+                "Server.IsServiceNode",
+            )
+        for table, name, flag, text in (
+            (file.provider, "Provider", server.is_provider, "config: Provider block set when not a Provider"),
+            (file.gateway, "Gateway", server.is_gateway, "config: Gateway block set when not a Gateway"),
+            (
+                file.service_node,
+                "ServiceNode",
+                server.is_service,
+                "config: Service node block set when not a Service node",
+            ),
+        ):
+            if table is not None and not flag:
+                report.error(text, name)
+
+    def identifier(self, text: str, path: str, missing: str) -> str:
+        if not text:
+            self.report.error(missing, path)
+            return ""
+        try:
+            return normalize_identifier(text)
+        except ConfigError as e:
+            self.report.error(f"config: {e}", path)
+            return ""
+
+    def urls(self, texts: Iterable[str], path: str) -> tuple[Address, ...]:
+        """Checked URLs; in the older shape also ``ip:port``, ``http://`` (QUIC) and, as tcp, ``tcp4://`` and ``tcp6://``."""
+        listed = tuple(texts)
+        if self.older:
+            listed = tuple(self.modern_spelling(t) for t in listed)
+        return parse_addresses(listed, path, self.server.allow_hostnames, self.report)
+
+    @staticmethod
+    def modern_spelling(text: str) -> str:
+        if "://" not in text:
+            return f"tcp://{text}"
+        scheme, _, rest = text.partition("://")
+        return f"quic://{rest}" if scheme.lower() == "http" else text
+
+    def addresses(self, texts: tuple[str, ...] | None, path: str) -> tuple[Address, ...]:
+        if texts is None:
+            public = next((ip for ip in self.local_ips if is_public(ip)), None)
+            if public is None:
+                self.report.error("no globally routable IPv4 addresses found; write the node's address", path)
+                return ()
+            return (Address("tcp", public, DEFAULT_NODE_PORT),)
+        if not texts:
+            self.report.error("is an empty list; write at least one address", path)
+        found = self.urls(texts, path)
+        advertised = []
+        for address in found:
+            if address.scheme in ("tcp4", "tcp6"):
+                if not self.older:
+                    self.report.error(f'address "{address.url}" can not be advertised; write tcp://', path)
+                continue
+            advertised.append(address)
+        if self.older:
+            return tuple(a.with_scheme("tcp") if a.scheme in ("tcp4", "tcp6") else a for a in found)
+        return tuple(advertised)
+
+    def alternatives(self) -> dict[str, tuple[str, ...]]:
+        """What AltAddresses add to the descriptor; those of a v0.0.99 [Gateway] add nothing (spec: node 2.3)."""
+        out: dict[str, tuple[str, ...]] = {}
+        provider = self.file.provider or ProviderTable()
+        for table, where in (
+            (self.server.alt_addresses, "Server.AltAddresses"),
+            (provider.alt_addresses, "Provider.AltAddresses"),
+        ):
+            try:
+                found, warnings = alternative_addresses(table, where)
+            except ConfigError as e:
+                self.report.error(f"config: Provider: {e}", where)
+                continue
+            self.report.warnings.extend(warnings)
+            for transport, urls in found.items():
+                if where.startswith("Provider") and transport in ("tcp4", "tcp6", "quic"):
+                    self.report.error(
+                        f"config: Provider: AltAddress is overriding internal transport: {transport}", where
+                    )
+                elif transport in out:
+                    self.report.error(f"transport {transport!r} stands in both AltAddresses tables", where)
+                else:
+                    out[transport] = urls
+        if self.server.only_alt and not out:
+            self.report.error(
+                "Descriptor address map is zero size: OnlyAdvertiseAltAddresses without AltAddresses",
+                "Server.OnlyAdvertiseAltAddresses",
+            )
+        return out
+
+    def identity_key(self, scheme: str) -> bytes | None:
+        """[Debug] IdentityKey: seed, or seed and public key, in hex, base64 or PEM."""
+        text = self.file.debug.identity_key if self.file.debug else ""
+        if not text or not scheme:
+            return None
+        try:
+            signer = sign.by_name(scheme)
+            raw = keys.decode_private(signer, text) if "-----BEGIN" in text else parse_key(text, (32, 64))
+            private, public = signer.keypair_from_seed(raw[:32])
+            if len(raw) == 64 and raw[32:] != public:
+                raise ConfigError("the public half does not belong to the seed")
+        except (ConfigError, CryptoError) as e:
+            self.report.error(str(e), "Debug.IdentityKey")
+            return None
+        self.report.warn("IdentityKey should NOT be used for production deployments.")
+        return private
+
+    def service_half(self, gateway: Half, bind_given: bool) -> Half:
+        """The second identity of a Provider (spec: provider 11.4)."""
+        table, report = self.file.provider or ProviderTable(), self.report
+        name = table.service_identifier or f"{gateway.identifier}-service"
+        if not table.service_identifier and len(name) > MAX_NAME:
+            report.error(
+                f"'{name}' is longer than {MAX_NAME} bytes; choose a name with ServiceIdentifier",
+                "Provider.ServiceIdentifier",
+            )
+            name = "service"
+        name = self.identifier(name, "Provider.ServiceIdentifier", "is empty")
+        if name and name == gateway.identifier:
+            report.error("must differ from Identifier", "Provider.ServiceIdentifier")
+        try:
+            if table.service_addresses is not None:
+                addresses = self.addresses(table.service_addresses, "Provider.ServiceAddresses")
+            else:
+                addresses = tuple(a.next_port() for a in gateway.addresses if a.scheme != "onion")
+            if table.service_bind_addresses is not None:
+                bind = self.urls(table.service_bind_addresses, "Provider.ServiceBindAddresses")
+            else:
+                bind = tuple(a.next_port() for a in gateway.listen) if bind_given else ()
+        except ConfigError as e:
+            report.error(str(e), "Provider.ServiceAddresses")
+            addresses = bind = ()
+        listen = bind or addresses
+        for address in listen:
+            if any(
+                (a.hostport, a.scheme == "quic") == (address.hostport, address.scheme == "quic") for a in gateway.listen
+            ):
+                report.error(f"{address.url!r} is also an address of the gateway half", "Provider.ServiceAddresses")
+        return Half(
+            kind=Kind.SERVICE,
+            identifier=name,
+            key_dir=str(PurePosixPath(self.server.data_dir) / "service"),
+            addresses=addresses,
+            listen=listen,
+        )
+
+    # Everything else of the file -----------------------------------------------------------------------------------
+
+    def metrics_address(self) -> tuple[str, int] | None:
+        if not self.server.metrics_address:
+            return None
+        try:
+            return check_hostport(self.server.metrics_address, self.server.allow_hostnames)
+        except ConfigError as e:
+            self.report.error(f"config: Server: MetricsAddress {e}", "Server.MetricsAddress")
+            return None
+
+    def persist_dir(self) -> str:
+        path = self.server.persist_mix_keys_dir
+        where = "Server.PersistMixKeysOnShutdownDir"
+        if path and not self.server.persist_mix_keys:
+            self.report.error("PersistMixKeysOnShutdownDir is set but PersistMixKeysOnShutdown is not enabled", where)
+        elif path and not path.startswith("/"):
+            self.report.error(f"PersistMixKeysOnShutdownDir '{path}' is not an absolute path", where)
+        return path
+
+    def management_path(self, table: ManagementTable | None) -> str | None:
+        """The socket's path; None when management is off (spec: provider 1.5)."""
+        if table is None:
+            return None
+        on = table.enable and not table.disable if table.enable is not None else table.disable is False
+        if not on:
+            return None
+        path = table.path or str(PurePosixPath(self.server.data_dir) / "management_sock")
+        if not path.startswith("/"):
+            self.report.error(f"config: Management: Path '{path}' is not an absolute path", "Management.Path")
+        return path
+
+    def authorities(self, pki: PKITable, scheme: str, wire_kem: str) -> tuple[Authority, ...]:
+        if pki.nonvoting is not None and pki.voting is not None:
+            self.report.error("pki config failure: cannot configure voting and nonvoting pki", "PKI")
+            return ()
+        if pki.voting is not None:
+            return resolve_authorities(
+                pki.voting.authorities, "PKI.Voting.Authorities", self.server.allow_hostnames, self.report
+            )
+        if pki.nonvoting is None:
+            self.report.error("config: Exactly one authority backend should be configured, got: 0", "PKI")
+            return ()
+        authority = self.nonvoting(pki.nonvoting, scheme, wire_kem)
+        return (authority,) if authority else ()
+
+    def nonvoting(self, table: NonvotingTable, scheme: str, wire_kem: str) -> Authority | None:
+        before = len(self.report.errors)
+        try:
+            address = parse_url(self.modern_spelling(table.address)) if table.address else None
+            if address is None:
+                raise ConfigError("is not set")
+        except ConfigError as e:
+            self.report.error(f"config: PKI/Nonvoting: Address is invalid: {e}", "PKI.Nonvoting.Address")
+            address = None
+        if address is not None:
+            parse_addresses((address.url,), "PKI.Nonvoting.Address", self.server.allow_hostnames, self.report)
+        identity = link = None
+        if scheme:
+            identity = self.authority_key(table.public_key, table.public_key_pem, "PublicKey", sign.by_name(scheme))
+            if identity is None and len(self.report.errors) == before:
+                self.report.error("config: PKI/Nonvoting: Invalid PublicKey: is not set", "PKI.Nonvoting.PublicKey")
+        if wire_kem:
+            link = self.authority_key(
+                table.link_public_key, table.link_public_key_pem, "LinkPublicKey", kem.by_name(wire_kem)
+            )
+        if len(self.report.errors) > before or identity is None or address is None:
+            return None
+        return Authority(
+            identifier="authority",
+            identity_key=identity,
+            signature_scheme=scheme,
+            link_key=link,
+            wire_kem=wire_kem,
+            addresses=(address,),
+        )
+
+    def authority_key(self, text: str, file: str, name: str, scheme: keys.KeyScheme) -> bytes | None:
+        """A key given as text, or as the name of a PEM file; None when neither is there."""
+        where = f"PKI.Nonvoting.{name}"
+        if not text and file:
+            where += "Pem"
+            path = str(PurePosixPath(self.server.data_dir) / file)
+            try:
+                if self.read_file is None:
+                    raise OSError("files can not be read here")
+                text = self.read_file(path)
+            except (OSError, UnicodeDecodeError) as e:
+                self.report.error(f"can not read {path!r}: {e}", where)
+                return None
+        if not text:
+            return None
+        try:
+            return parse_key(text, (scheme.public_key_size,), scheme)
+        except ConfigError as e:
+            self.report.error(f"config: PKI/Nonvoting: Invalid {name}: {e}", where)
+            return None

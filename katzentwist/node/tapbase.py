@@ -1,0 +1,288 @@
+"""What the twistd plugins share: options, exit codes, the root service with its signals and its log.
+
+twistd stands in the way of several promises of the command line; each place below says which. Exit status: 0 after a
+graceful stop, 1 when the start or the run fails, 2 for wrong usage (spec: node 1.1).
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+from twisted.application import service
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorCore
+from twisted.logger import ILogObserver, Logger
+from twisted.python import failure, usage
+from twisted.python.components import Componentized
+
+import katzentwist
+from katzentwist.config.common import Logging
+from katzentwist.config.schema import Report
+from katzentwist.errors import KatzentwistError
+from katzentwist.node.logging import LogFile, notice
+from katzentwist.node.notify import Notifier
+
+C = TypeVar("C")
+
+
+class DaemonOptions(usage.Options):
+    """The options of every plugin. twistd knows no ``-h`` and prints its own ``--version``, so both are defined here."""
+
+    default_files: tuple[str, ...] = ()
+    program = ""
+    summary = ""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self["config"] = ""
+        self["generate-only"] = False
+        self["validate-only"] = False
+
+    def getSynopsis(self) -> str:
+        """The usage line."""
+        return f"Usage: twistd [twistd options] {self.program} [options]"
+
+    def getUsage(self, width: int | None = None) -> str:
+        """The text of ``--help``."""
+        return f"{self.summary}\n\n{super().getUsage(width)}\nExample: twistd -n {self.program} -f {self.default_files[0]}\n"
+
+    def opt_config(self, file: str) -> None:
+        """The configuration file."""
+        self["config"] = file
+
+    opt_f = opt_config
+
+    def opt_validate_only(self) -> None:
+        """Check the configuration file, unknown keys included, and exit."""
+        self["validate-only"] = True
+
+    def opt_version(self) -> NoReturn:
+        """Print the version and exit."""
+        print(f"katzentwist {katzentwist.__version__}")  # noqa: T201
+        raise SystemExit(0)
+
+    def opt_help(self) -> NoReturn:
+        """Print this help and exit."""
+        print(self)  # noqa: T201
+        raise SystemExit(0)
+
+    opt_h = opt_help
+    opt_v = opt_version
+
+    def parseArgs(self, *args: str) -> None:
+        """There are no positional arguments."""
+        if args:
+            raise usage.UsageError(f"unexpected argument: {args[0]}")
+
+    def parseOptions(self, options: Any = None) -> None:
+        """Parse; wrong usage ends with status 2, where twistd would end with 1."""
+        try:
+            super().parseOptions(options)
+        except usage.UsageError as e:
+            print(f"{self.program}: {e}\n\n{self}", file=sys.stderr)  # noqa: T201
+            raise SystemExit(2) from e
+
+    @property
+    def file(self) -> Path:
+        """The configuration file: as given, or the first default that exists."""
+        if self["config"]:
+            return Path(self["config"])
+        return next((Path(f) for f in self.default_files if Path(f).exists()), Path(self.default_files[0]))
+
+
+class GeneratingOptions(DaemonOptions):
+    """Options of programs that have keys of their own."""
+
+    def opt_generate_only(self) -> None:
+        """Make the missing keys, print them, and exit."""
+        self["generate-only"] = True
+
+    opt_g = opt_generate_only
+
+
+def die(message: str) -> NoReturn:
+    """End the program before it has started: one message, status 1, no traceback."""
+    print(message, file=sys.__stderr__)  # noqa: T201
+    raise SystemExit(1)
+
+
+def read_config(options: DaemonOptions, load: Callable[[str], tuple[C | None, Report]]) -> tuple[C, Report]:
+    """The checked configuration of *options.file*, or the end of the program.
+
+    ``--validate-only`` ends it in either case, and counts unknown keys as errors.
+    """
+    path = options.file
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as e:
+        reason = e.strerror if isinstance(e, OSError) else "not UTF-8"
+        die(f"failed to load config file '{path}': {reason}; name the file with -f")
+    config, report = load(text)
+    if config is None:
+        lines = "\n".join(f"  {e}" for error in report.errors for e in str(error).splitlines())
+        die(f"failed to load config file '{path}':\n{lines}")
+    if options["validate-only"]:
+        if report.unknown:
+            unknown = ", ".join(sorted(set(report.unknown)))
+            die(f"config file '{path}': unrecognised configuration keys: {unknown}")
+        print(f"configuration file '{path}' is valid")  # noqa: T201
+        raise SystemExit(0)
+    return config, report
+
+
+class Daemon(service.MultiService):
+    """The root service of a program: it owns the log, the signals, the start and the stop.
+
+    Subclasses give :meth:`prepare` and :meth:`start`; child services may be added in either.
+    """
+
+    name = "katzentwist"
+
+    def __init__(self, options: DaemonOptions, logging: Logging, report: Report, reactor: Any) -> None:
+        super().__init__()
+        os.umask(0o077)
+        # Delays must not move when the wall clock is set; callLater follows this attribute.
+        reactor.seconds = time.monotonic
+        self.reactor: Any = reactor
+        self.log = Logger(namespace="server")
+        self._options, self._report = options, report
+        self._settings = logging
+        self._log_file: LogFile | None = None
+        self._notify = Notifier.from_environment(os.environ)
+        self._stopping = False
+        self.nodaemon = bool(options.parent and options.parent.get("nodaemon"))
+
+    # Life ----------------------------------------------------------------------------------------------------------
+
+    def setServiceParent(self, parent: Any) -> None:
+        """Install our log observer before twistd installs its own."""
+        try:
+            self._log_file = LogFile(self._settings)
+        except OSError as e:
+            die(f"config key Logging.File: can not open '{self._settings.file}': {e.strerror}")
+        if isinstance(parent, Componentized):
+            parent.setComponent(ILogObserver, self._log_file)
+        super().setServiceParent(parent)  # type: ignore[no-untyped-call]
+
+    def prepare(self) -> None:
+        """What can fail at once: directories, keys, sockets.
+
+        :raises KatzentwistError: the program can not start.
+        """
+
+    async def start(self) -> None:
+        """The rest of the start, once :meth:`prepare` is done."""
+
+    async def stop(self) -> None:
+        """Close what :meth:`start` opened, before the child services stop."""
+
+    def startService(self) -> None:
+        """Start; failures end the program with status 1 and one message."""
+        self.reactor.callWhenRunning(self._install_signals)
+        for warning in self._report.warnings:
+            self.log.warn("{warning}", warning=warning)
+        for key in sorted(set(self._report.unknown)):
+            self.log.warn("unknown configuration key {key}: ignored", key=key)
+        try:
+            self.prepare()
+        except (KatzentwistError, OSError) as e:
+            self._refuse_start(e)
+        super().startService()  # type: ignore[no-untyped-call]
+        started = Deferred.fromCoroutine(self._guarded(self.start()))
+        started.addErrback(self._failed_later)
+
+    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+        await work
+        if not self._stopping:
+            self._notify.ready()
+            self._notify.keep_alive(self.reactor)
+
+    def _refuse_start(self, error: Exception) -> NoReturn:
+        message = f"failed to spawn server instance: {error}"
+        self.log.error("{message}", message=message)
+        if self.nodaemon:
+            # While the log runs sys.stderr is the log. (SystemExit in a daemon would leave its parent waiting.)
+            die(message)
+        raise error
+
+    def _failed_later(self, reason: failure.Failure) -> None:
+        if reason.check(KatzentwistError, OSError):
+            self.fail(reason.getErrorMessage())
+        else:
+            self.log.failure("the start failed", failure=reason)
+            self.fail(f"internal error: {reason.getErrorMessage()}")
+
+    def fail(self, message: str) -> None:
+        """End the running program with status 1."""
+        if self._stopping:
+            return
+        self.log.error("{message}", message=message)
+        print(f"failed to spawn server instance: {message}", file=sys.__stderr__)  # noqa: T201
+        atexit.register(_exit_with, 1)
+        self.shutdown()
+
+    def shutdown(self) -> None:
+        """Begin the graceful stop."""
+        if self._stopping:
+            return
+        self._stopping = True
+        notice(self.log, "Starting graceful shutdown.")
+        self._notify.stopping()
+        core: IReactorCore = self.reactor
+        if getattr(self.reactor, "running", True):
+            core.stop()
+        else:
+            core.callWhenRunning(core.stop)
+
+    def stopService(self) -> Deferred[None]:
+        """Stop everything; fires when all is closed."""
+        self._stopping = True
+        return Deferred.fromCoroutine(self._stop_all())
+
+    async def _stop_all(self) -> None:
+        try:
+            await self.stop()
+        except Exception:  # the stop goes on: the children must be closed too
+            self.log.failure("an error while stopping")
+        await service.MultiService.stopService(self)  # type: ignore[no-untyped-call]
+        notice(self.log, "Shutdown complete.")
+
+    # Signals -------------------------------------------------------------------------------------------------------
+
+    def _install_signals(self) -> None:
+        """twistd would kill itself with the signal that stopped it; the promise is status 0."""
+
+        def on(number: int, call: Callable[[], None]) -> None:
+            with contextlib.suppress(ValueError):  # not in the main thread: a test runs us
+                signal.signal(number, lambda *_: self.reactor.callFromThread(call))
+
+        on(signal.SIGTERM, self._terminate)
+        on(signal.SIGINT, self._terminate)
+        on(signal.SIGHUP, self.reopen_log)
+
+    def _terminate(self) -> None:
+        if self._stopping:
+            os._exit(0)
+        self.shutdown()
+
+    def reopen_log(self) -> None:
+        """SIGHUP: open the log file anew; if that fails the program ends."""
+        try:
+            if self._log_file is not None:
+                self._log_file.reopen()
+        except OSError as e:
+            self.fail(f"can not reopen the log file '{self._settings.file}': {e.strerror}")
+
+
+def _exit_with(status: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
