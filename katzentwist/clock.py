@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Mapping
@@ -16,17 +17,29 @@ ORIGIN = 1496275200
 DEFAULT_PERIOD_NS = 20 * 60 * 10**9
 ENVIRONMENT_KEY = "KATZENPOST_EPOCH_DURATION"
 
-_UNITS = {"ns": 1, "us": 10**3, "\u00b5s": 10**3, "\u03bcs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
+SECOND = 10**9
+_UNITS = {
+    "ns": 1,
+    "us": 10**3,
+    "\u00b5s": 10**3,
+    "\u03bcs": 10**3,
+    "ms": 10**6,
+    "s": SECOND,
+    "m": 60 * SECOND,
+    "h": 3600 * SECOND,
+}
 _GROUP = re.compile("([0-9]+\\.?[0-9]*|\\.[0-9]+)(ns|us|\u00b5s|\u03bcs|ms|s|m|h)")
+_LONGEST = 200
+"""Characters of a duration; a longer one is a mistake, and Python refuses integers of thousands of digits anyhow."""
 
 
 class IClock(Interface):
     """The two clocks of a daemon."""
 
-    def monotonic() -> float:  # type: ignore[empty-body]
+    def monotonic() -> float:
         """Seconds of a clock that never steps; for delays and time-outs."""
 
-    def wallclock() -> float:  # type: ignore[empty-body]
+    def wallclock() -> float:
         """Unix time in seconds; for epochs."""
 
 
@@ -46,6 +59,8 @@ class SystemClock:
 def parse_duration(text: str) -> int:
     """Nanoseconds of a duration such as ``2m`` or ``1h30m`` (spec: pki 1.1).
 
+    Zero and negative durations are valid syntax; who needs a positive one says so itself.
+
     :raises ConfigError: the text is not a duration, or does not fit 64 bits.
     """
     body = text[1:] if text[:1] in ("+", "-") else text
@@ -53,7 +68,7 @@ def parse_duration(text: str) -> int:
     if body == "0":
         return 0
     total, at = 0, 0
-    while at < len(body):
+    while at < len(body) <= _LONGEST:
         match = _GROUP.match(body, at)
         if match is None:
             break
@@ -63,7 +78,7 @@ def parse_duration(text: str) -> int:
         total += int(whole or "0") * scale + (int(fraction) * scale // 10 ** len(fraction) if fraction else 0)
         at = match.end()
     if not body or at != len(body):
-        raise ConfigError(f"{text!r} is not a duration; write for example 20m, 90s or 1h30m")
+        raise ConfigError(f"{text[:_LONGEST]!r} is not a duration; write for example 20m, 90s or 1h30m")
     if total >= 2**63:
         raise ConfigError(f"{text!r} is too long for a duration")
     return sign * total
@@ -84,32 +99,41 @@ class Epochs:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str], configured: str = "") -> Epochs:
-        """The environment wins over the configured text; with neither, 20 minutes."""
+        """The environment wins over the configured text; with neither, 20 minutes (design D8)."""
         text = environment.get(ENVIRONMENT_KEY) or configured
         return cls(parse_duration(text)) if text else cls()
 
     @property
     def period(self) -> float:
         """P in seconds."""
-        return self.period_ns / 10**9
+        return self.period_ns / SECOND
+
+    def split_ns(self, unix: float) -> tuple[int, int]:
+        """(epoch number, nanoseconds elapsed in it) at this time; exact when *unix* is an integer."""
+        since = round(unix * SECOND) - ORIGIN * SECOND
+        if since < 0:
+            raise ConfigError(f"the clock says {unix:.0f}, before the origin of epochs (2017-06-01); set the clock")
+        return divmod(since, self.period_ns)
 
     def number(self, unix: float) -> int:
         """The epoch that contains this time."""
-        since = round(unix * 10**9) - ORIGIN * 10**9
-        if since < 0:
-            raise ConfigError(f"the clock says {unix:.0f}, before the origin of epochs (2017-06-01); set the clock")
-        return since // self.period_ns
+        return self.split_ns(unix)[0]
 
     def start(self, epoch: int) -> float:
-        """Unix time at which *epoch* starts."""
-        return ORIGIN + epoch * self.period_ns / 10**9
+        """Unix time at which *epoch* starts: the first float that :meth:`number` counts into it."""
+        exact = ORIGIN * SECOND + epoch * self.period_ns
+        start = exact / SECOND
+        return start if round(start * SECOND) >= exact else math.nextafter(start, math.inf)
+
+    def contains(self, epoch: int, unix: float) -> bool:
+        """Whether this time is in *epoch*."""
+        return self.number(unix) == epoch
 
     def now(self, unix: float) -> tuple[int, float, float]:
         """(number, seconds elapsed, seconds till the next epoch)."""
-        epoch = self.number(unix)
-        since = round(unix * 10**9) - ORIGIN * 10**9 - epoch * self.period_ns
-        return epoch, since / 10**9, (self.period_ns - since) / 10**9
+        epoch, elapsed = self.split_ns(unix)
+        return epoch, elapsed / SECOND, (self.period_ns - elapsed) / SECOND
 
     def fraction(self, numerator: int, denominator: int) -> float:
         """``P * numerator / denominator`` in seconds, truncated to a nanosecond."""
-        return self.period_ns * numerator // denominator / 10**9
+        return self.period_ns * numerator // denominator / SECOND
