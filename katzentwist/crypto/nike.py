@@ -6,7 +6,7 @@ little-endian bytes; private keys are stored unclamped and clamped inside the mu
 
 from __future__ import annotations
 
-from typing import Protocol
+from types import ModuleType
 
 from cryptography.hazmat.primitives.asymmetric.x448 import X448PrivateKey, X448PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
@@ -15,13 +15,7 @@ from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
 
 from katzentwist.crypto.native import native
 from katzentwist.errors import CryptoError
-
-
-class RandomBytes(Protocol):
-    """What key generation needs of an IRandom."""
-
-    def bytes(self, n: int) -> bytes:
-        """*n* uniform bytes."""
+from katzentwist.randomness import IRandom
 
 
 class Nike:
@@ -34,7 +28,7 @@ class Nike:
     public_key_size: int
     private_key_size: int
 
-    def generate(self, random: RandomBytes) -> tuple[bytes, bytes]:
+    def generate(self, random: IRandom) -> tuple[bytes, bytes]:
         """A fresh (private, public) pair."""
         private = random.bytes(self.private_key_size)
         return private, self.public(private)
@@ -97,13 +91,14 @@ class X25519(Nike):
 class NativeX25519(X25519):
     """The same by the native core."""
 
+    def __init__(self, core: ModuleType) -> None:
+        self._core = core
+
     def _multiply_base(self, scalar: bytes) -> bytes:
-        assert native is not None
-        return bytes(native.x25519_base(scalar))
+        return bytes(self._core.x25519_base(scalar))
 
     def _multiply(self, scalar: bytes, point: bytes) -> bytes:
-        assert native is not None
-        return bytes(native.x25519(scalar, point))
+        return bytes(self._core.x25519(scalar, point))
 
 
 class X448(Nike):
@@ -120,7 +115,7 @@ class X448(Nike):
         return X448PrivateKey.from_private_bytes(scalar).exchange(X448PublicKey.from_public_bytes(point))
 
 
-x25519: Nike = X25519() if native is None else NativeX25519()
+x25519: Nike = X25519() if native is None else NativeX25519(native)
 x448: Nike = X448()
 
 _SCHEMES = {scheme.name.lower(): scheme for scheme in (x25519, x448)}
