@@ -40,7 +40,7 @@ def decapsulate(seed: bytes, ciphertext: bytes) -> bytes:
 def encapsulate_from(public: bytes, random: IRandom) -> tuple[bytes, bytes]:
     """(ciphertext, shared secret) with 32 bytes of *random*, in the fastest way there is.
 
-    Without the native core, OpenSSL draws them itself when *random* is the system's generator, which is the same source.
+    Without the native core, OpenSSL draws them itself when *random* is the system's generator: the same source.
     """
     if native is None and isinstance(random, SystemRandom):
         return encapsulate_random(public)

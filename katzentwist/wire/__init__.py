@@ -1,1 +1,22 @@
-"""The link layer without I/O: handshake, records, commands (spec: link)."""
+"""The link protocol: commands, handshake, records, and the session machine on top (spec: link)."""
+
+from __future__ import annotations
+
+from katzentwist.wire._core import Phase, Session, SessionConfig
+from katzentwist.wire.commands import Command, CommandSizes, SessionKind
+from katzentwist.wire.events import CommandReceived, Established, Event, PacketsReceived, PeerCredentials, Step
+
+__all__ = [
+    "Command",
+    "CommandReceived",
+    "CommandSizes",
+    "Established",
+    "Event",
+    "PacketsReceived",
+    "PeerCredentials",
+    "Phase",
+    "Session",
+    "SessionConfig",
+    "SessionKind",
+    "Step",
+]

@@ -1,0 +1,395 @@
+"""One link session without sockets, threads or clocks: handshake, records, commands, time-outs (spec: link 5 to 9).
+
+Bytes go in by :meth:`Session.receive`, come out by :meth:`Session.data_to_send`; everything that happened is in the
+returned events. KEM operations are handed out as :class:`~katzentwist.wire.events.Step` events, so that the owner can
+run them off the reactor.
+
+========== =========================================  ==========================================
+phase      waits for                                  then
+========== =========================================  ==========================================
+NEW        ``start`` (initiator)                      COMPUTING
+READING    a handshake message                        COMPUTING
+COMPUTING  ``step_done``                              READING, JUDGING, FIRST or OPEN
+JUDGING    ``accept`` or ``refuse``                   COMPUTING, or DEAD
+FIRST      the first record, a NoOp (initiator)       OPEN
+OPEN       commands, in both directions
+DEAD       nothing, ever
+========== =========================================  ==========================================
+
+Any mistake of the peer raises HandshakeError or CommandError, and a deadline that passes raises too; the session is
+DEAD from then on and has nothing more to send.
+
+Memory: until the peer is accepted a session buffers less than one handshake message; the initiator may hold
+:data:`MAX_AHEAD` bytes behind message 4. After that the bound is ``max_command`` plus what one ``receive`` brings.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+import attrs
+
+from katzentwist.crypto.kem import Kem
+from katzentwist.errors import AuthenticationError, CommandError, CryptoError, HandshakeError, WireError
+from katzentwist.randomness import IRandom
+from katzentwist.wire import commands, noise, records
+from katzentwist.wire.commands import Command, CommandSizes, SessionKind
+from katzentwist.wire.events import CommandReceived, Established, Event, PacketsReceived, PeerCredentials, Step
+from katzentwist.wire.legal import Accepted
+
+MAX_AHEAD = 1 << 17
+"""What an initiator buffers behind message 4 while that message is being checked. Stops a flood before it is."""
+MAX_PKI_COMMAND = 50_000_000 + 64
+"""Nominal limit of a command on a PKI session (spec: link 11.3), and its header."""
+_TAG = 16
+
+
+class Phase(enum.Enum):
+    """See the module's table."""
+
+    NEW = "new"
+    READING = "reading"
+    COMPUTING = "computing"
+    JUDGING = "judging"
+    FIRST = "first"
+    OPEN = "open"
+    DEAD = "dead"
+
+
+@attrs.frozen(kw_only=True)
+class SessionConfig:
+    """What the sessions of one listener or dialler have in common. Times in seconds, sizes in bytes."""
+
+    kem: Kem
+    private: bytes = attrs.field(repr=False)
+    """Own static KEM private key."""
+    public: bytes = attrs.field(repr=False)
+    additional_data: bytes = attrs.field(repr=False)
+    """Own AD, at most 255 bytes (spec: link 5.5)."""
+    kind: SessionKind
+    sizes: CommandSizes = commands.PKI_SIZES
+    accepts: Accepted | None = None
+    """Commands that the peer may send (:mod:`katzentwist.wire.legal`); None: all of the kind."""
+    handshake_timeout: float = 3.0
+    """For the four messages together."""
+    read_timeout: float | None = 120.0
+    """For each command, re-armed when one is complete; None: the peer may be silent for ever."""
+    max_command: int = 0
+    """Largest padded command; 0: DOWN + 15 on mixnet sessions (a full Consensus2 chunk), 50 MB on PKI sessions."""
+
+    def body_limit(self) -> int:
+        """The largest record body L."""
+        default = self.sizes.down + 15 if self.kind is SessionKind.MIXNET else MAX_PKI_COMMAND
+        return min((self.max_command or default) + _TAG, records.MAX_BODY)
+
+
+class Session:
+    """One session.
+
+    :param initiator: whether we dialled.
+    :param unix_time: wall time in seconds; read once, for message 2.
+    :param now: monotonic time in seconds, as in all methods; the handshake's deadline counts from here.
+    :ivar accepts: commands that the peer may send; the owner may set it once it knows who the peer is.
+    :ivar peer: the peer's credentials, once known.
+    """
+
+    def __init__(
+        self,
+        config: SessionConfig,
+        *,
+        initiator: bool,
+        random: IRandom,
+        unix_time: Callable[[], float],
+        now: float,
+    ) -> None:
+        self.initiator = initiator
+        self.accepts = config.accepts
+        self.peer: PeerCredentials | None = None
+        self._config = config
+        self._unix_time = unix_time
+        self._handshake = noise.Handshake(config.kem, config.private, config.public, random)
+        self._phase = Phase.NEW if initiator else Phase.READING
+        self._number = 1
+        self._buffer = bytearray()
+        self._out: list[bytes] = []
+        self._deadline: float | None = now + config.handshake_timeout
+        self._sealer: Any = None  # of the native core or its twin
+        self._opener: Any = None
+        self._packet_header = b"\x02\0" + config.sizes.packet_length.to_bytes(4, "big")
+
+    @property
+    def phase(self) -> Phase:
+        """Where the session stands."""
+        return self._phase
+
+    @property
+    def is_open(self) -> bool:
+        """Whether commands may be sent."""
+        return self._phase is Phase.OPEN
+
+    def start(self) -> list[Event]:
+        """Begin; a Step for the initiator, nothing for the responder."""
+        if not self.initiator and self._phase is Phase.READING:
+            return []
+        self._require(Phase.NEW)
+        return self._compute(self._handshake.write_1)
+
+    def receive(self, data: bytes, now: float) -> list[Event]:
+        """Bytes from the peer. A dead session ignores them.
+
+        :raises HandshakeError: the handshake is wrong.
+        :raises CommandError: a record or command is wrong, or not legal here.
+        """
+        match self._phase:
+            case Phase.DEAD:
+                return []
+            case Phase.OPEN | Phase.FIRST:
+                return self._receive_records(data, now)
+            case Phase.READING:
+                return self._receive_handshake(data)
+            case Phase.COMPUTING if self.initiator and self._number == 4:
+                self._buffer += data
+                if len(self._buffer) > MAX_AHEAD:
+                    self._die(HandshakeError("too much data behind the handshake"))
+                return []
+            case _:
+                return self._die(HandshakeError("data out of turn"))
+
+    def step_done(self, outcome: bytes | HandshakeError, now: float) -> list[Event]:
+        """The outcome of the Step that was handed out.
+
+        :raises HandshakeError: the step refused what the peer sent.
+        """
+        if self._phase is Phase.DEAD:
+            return []
+        self._require(Phase.COMPUTING)
+        if isinstance(outcome, HandshakeError):
+            self._die(outcome)
+        return self._after_initiator(outcome, now) if self.initiator else self._after_responder(outcome, now)
+
+    def accept(self) -> list[Event]:
+        """The peer is who it should be: go on."""
+        self._require(Phase.JUDGING)
+        if self.initiator:
+            auth = noise.encode_auth(self._config.additional_data, 0)
+            return self._compute(lambda: self._handshake.write_3(auth))
+        return self._compute(self._handshake.write_4)
+
+    def refuse(self) -> NoReturn:
+        """The peer is someone else: nothing more is sent.
+
+        :raises AuthenticationError: always.
+        """
+        self._require(Phase.JUDGING)
+        self._die(AuthenticationError("peer refused"))
+
+    def send(self, command: Command) -> None:
+        """Queue a command for :meth:`data_to_send`.
+
+        :raises WireError: the session is not open.
+        :raises CommandError: the command does not fit this kind of session.
+        """
+        self._require(Phase.OPEN)
+        frame = commands.encode(command, self._config.kind, self._config.sizes)
+        self._out.append(self._sealer.seal([frame]))
+
+    def send_packets(self, packets: Sequence[bytes]) -> None:
+        """Queue a SendPacket for each packet, all sealed at once.
+
+        :raises WireError: the session is not open.
+        :raises CommandError: a packet does not have PL bytes, or this is no mixnet session.
+        """
+        self._require(Phase.OPEN)
+        sizes = self._config.sizes
+        if self._config.kind is not SessionKind.MIXNET or any(len(p) != sizes.packet_length for p in packets):
+            raise CommandError("not a packet of this network, or not a mixnet session")
+        self._out.append(self._sealer.seal_packets(list(packets), sizes.up))
+
+    def data_to_send(self) -> bytes:
+        """Bytes for the peer; each is returned once."""
+        data = b"".join(self._out)
+        self._out.clear()
+        return data
+
+    def next_deadline(self) -> float | None:
+        """When to call :meth:`handle_deadline` at the latest, if nothing comes before."""
+        return self._deadline
+
+    def handle_deadline(self, now: float) -> list[Event]:
+        """Time has passed.
+
+        :raises HandshakeError: the handshake took too long.
+        :raises WireError: no complete command came in time.
+        """
+        if self._deadline is not None and now >= self._deadline:
+            if self._phase is Phase.OPEN:
+                self._die(WireError(f"no command for {self._config.read_timeout:g} s"))
+            self._die(HandshakeError("handshake timed out"))
+        return []
+
+    def close(self) -> None:
+        """Forget everything; the session is dead."""
+        self._phase = Phase.DEAD
+        self._deadline = None
+        self._buffer = bytearray()
+        self._out.clear()
+        self._sealer = self._opener = None
+
+    # The handshake
+
+    def _receive_handshake(self, data: bytes) -> list[Event]:
+        self._buffer += data
+        if self._number == 1 and not self._buffer.startswith(noise.VERSION[: len(self._buffer)]):
+            self._die(HandshakeError("protocol version mismatch"))
+        need = self._handshake.sizes(self._number)
+        if len(self._buffer) < need:
+            return []
+        if len(self._buffer) > need + (MAX_AHEAD if self._number == 4 else 0):
+            self._die(HandshakeError("data out of turn"))
+        message = bytes(self._buffer[:need])
+        del self._buffer[:need]
+        return self._compute(lambda: self._read(message))
+
+    def _compute(self, work: Callable[[], bytes]) -> list[Event]:
+        self._phase = Phase.COMPUTING
+        return [Step(work=work)]
+
+    def _read(self, message: bytes) -> bytes:
+        """The step after message :attr:`_number`: the next message, or the peer's Authenticate payload."""
+        match self._number:
+            case 1:
+                auth = noise.encode_auth(self._config.additional_data, int(self._unix_time()))
+                self._handshake.read_1(message)
+                return self._handshake.write_2(auth)
+            case 2:
+                return self._handshake.read_2(message)
+            case 3:
+                return self._handshake.read_3(message)
+            case _:
+                self._handshake.read_4(message)
+                return b""
+
+    def _after_initiator(self, outcome: bytes, now: float) -> list[Event]:
+        match self._number:
+            case 1:  # written
+                self._out.append(outcome)
+                self._expect(2)
+                return []
+            case 2 if self.peer is None:  # read
+                return self._judge(outcome, int(self._unix_time()))
+            case 2:  # accepted, and message 3 written
+                self._out.append(outcome)
+                self._expect(4)
+                return []
+            case _:
+                self._open_records(now)
+                ahead, self._buffer = bytes(self._buffer), bytearray()
+                return self._receive_records(ahead, now) if ahead else []
+
+    def _after_responder(self, outcome: bytes, now: float) -> list[Event]:
+        if self._number == 1:
+            self._out.append(outcome)
+            self._expect(3)
+            return []
+        if self.peer is None:
+            return self._judge(outcome, None)
+        self._open_records(now)
+        self._out.append(outcome)
+        self.send(commands.NoOp())
+        return [Established(peer=self.peer)]
+
+    def _expect(self, number: int) -> None:
+        self._number = number
+        self._phase = Phase.READING
+
+    def _judge(self, payload: bytes, own_time: int | None) -> list[Event]:
+        additional_data, their_time = noise.decode_auth(payload)
+        self.peer = PeerCredentials(
+            additional_data=additional_data,
+            link_key=self._handshake.remote_static,
+            clock_skew=0 if own_time is None else own_time - their_time,
+        )
+        self._phase = Phase.JUDGING
+        return [self.peer]
+
+    # Records
+
+    def _open_records(self, now: float) -> None:
+        forth, back = self._handshake.split()
+        outgoing, incoming = (forth, back) if self.initiator else (back, forth)
+        self._sealer = records.RecordSealer(outgoing)
+        self._opener = records.RecordOpener(incoming, self._config.body_limit())
+        del self._handshake
+        self._phase = Phase.FIRST if self.initiator else Phase.OPEN
+        self._arm(now)
+
+    def _arm(self, now: float) -> None:
+        if self._config.read_timeout is not None:
+            self._deadline = now + self._config.read_timeout
+        elif self._phase is Phase.OPEN:
+            self._deadline = None
+
+    def _receive_records(self, data: bytes, now: float) -> list[Event]:
+        try:
+            frames = self._opener.feed(data)
+        except (CryptoError, ValueError) as error:
+            self._die(CommandError(f"record refused: {error}"))
+        if not frames:
+            return []
+        try:
+            events = self._commands(frames)
+        except CommandError as error:
+            self._die(error)
+        self._arm(now)
+        return events
+
+    def _commands(self, frames: list[bytes]) -> list[Event]:
+        events: list[Event] = []
+        if self._phase is Phase.FIRST:
+            first = commands.parse(frames[0], self._config.kind, self._config.sizes)
+            if not isinstance(first, commands.NoOp) or self.peer is None:
+                raise CommandError("the first command is not a NoOp")
+            self._phase = Phase.OPEN
+            events.append(Established(peer=self.peer))
+            frames = frames[1:]
+        packets: list[bytes] = []
+        for frame in frames:
+            item = self._packet_or_command(frame)
+            if isinstance(item, bytes):
+                packets.append(item)
+                continue
+            if packets:
+                events.append(PacketsReceived(packets=packets))
+                packets = []
+            events.append(CommandReceived(command=item))
+        if packets:
+            events.append(PacketsReceived(packets=packets))
+        return events
+
+    def _packet_or_command(self, frame: bytes) -> bytes | Command:
+        """The packet of a SendPacket, without making an object of it, or the command."""
+        kind, sizes = self._config.kind, self._config.sizes
+        accepts = self.accepts
+        if kind is SessionKind.MIXNET and frame.startswith(self._packet_header) and len(frame) == sizes.up:
+            if accepts is not None and commands.SendPacket not in accepts:
+                raise CommandError("SendPacket is not legal here")
+            return frame[commands.HEADER :]
+        command = commands.parse(frame, kind, sizes)
+        if accepts is not None and type(command) not in accepts:
+            raise CommandError(f"{type(command).__name__} is not legal here")
+        if isinstance(command, commands.SendPacket | commands.SendRetrievePacket):
+            if len(command.packet) != sizes.packet_length:
+                raise CommandError(f"packet of {len(command.packet)} bytes")
+            if isinstance(command, commands.SendPacket):
+                return command.packet
+        return command
+
+    def _require(self, phase: Phase) -> None:
+        if self._phase is not phase:
+            raise WireError(f"the session is {self._phase.value}, not {phase.value}")
+
+    def _die(self, error: WireError) -> NoReturn:
+        self.close()
+        raise error
