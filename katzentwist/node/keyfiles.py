@@ -6,7 +6,7 @@ import contextlib
 import hmac
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -116,14 +116,19 @@ def write_file(path: Path, text: str) -> None:
 
     :raises KeyFileError: the file can not be written.
     """
+    write_bytes(path, [text.encode("ascii")])
+
+
+def write_bytes(path: Path, pieces: Iterable[bytes]) -> None:
+    """Write *pieces* one after the other, as :func:`write_file` does."""
     temporary = path.with_name(f".{path.name}.new")
     try:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE)
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        with os.fdopen(descriptor, "wb") as file:
             os.fchmod(descriptor, FILE_MODE)
-            file.write(text)
+            file.writelines(pieces)
             file.flush()
             os.fsync(descriptor)
         temporary.replace(path)

@@ -34,7 +34,7 @@ C = TypeVar("C")
 
 
 class DaemonOptions(usage.Options):
-    """The options of every plugin. twistd knows no ``-h`` and prints its own ``--version``, so both are defined here."""
+    """The options of every plugin; twistd knows no ``-h`` and prints its own ``--version``, so both stand here."""
 
     default_files: tuple[str, ...] = ()
     program = ""
@@ -52,7 +52,8 @@ class DaemonOptions(usage.Options):
 
     def getUsage(self, width: int | None = None) -> str:
         """The text of ``--help``."""
-        return f"{self.summary}\n\n{super().getUsage(width)}\nExample: twistd -n {self.program} -f {self.default_files[0]}\n"
+        example = f"Example: twistd -n {self.program} -f {self.default_files[0]}"
+        return f"{self.summary}\n\n{super().getUsage(width)}\n{example}\n"
 
     def opt_config(self, file: str) -> None:
         """The configuration file."""
@@ -110,7 +111,7 @@ class GeneratingOptions(DaemonOptions):
 
 def die(message: str) -> NoReturn:
     """End the program before it has started: one message, status 1, no traceback."""
-    print(message, file=sys.__stderr__)  # noqa: T201
+    print(message, file=sys.__stderr__)
     raise SystemExit(1)
 
 
@@ -225,7 +226,7 @@ class Daemon(service.MultiService):
         if self._stopping:
             return
         self.log.error("{message}", message=message)
-        print(f"failed to spawn server instance: {message}", file=sys.__stderr__)  # noqa: T201
+        print(f"failed to spawn server instance: {message}", file=sys.__stderr__)
         atexit.register(_exit_with, 1)
         self.shutdown()
 

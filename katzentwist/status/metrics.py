@@ -1,0 +1,154 @@
+"""Counters under upstream's names, and their Prometheus text (spec: node 10).
+
+One :class:`Metrics` belongs to one process. Counting is a dictionary update; nothing here locks, since only the reactor
+thread counts.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import attrs
+
+PREFIX: Final = "katzenpost_"
+
+COUNTERS: Final = {
+    "incoming_requests_total": "Commands received",
+    "outgoing_connections_total": "Transport connections made to nodes",
+    "cancelled_outgoing_connections_total": "Outgoing connections ended by shutdown",
+    "sphinx_unwraps_total": "Successful unwraps",
+    "replayed_packets_total": "Replays",
+    "dropped_packets_total": "All dropped packets",
+    "dropped_reason_total": "Dropped packets by reason",
+    "dropped_outgoing_packets_total": "Packets dropped on the way out",
+    "dropped_invalid_packets_total": "Invalid packets dropped",
+    "dropped_deadline_blown_packets_total": "Packets dropped because they were late",
+    "dropped_rate_limit_total": "Packets of clients over their rate",
+    "kaetzchen_mix_packets_dropped_total": "Packets dropped in the scheduler",
+    "kaetzchen_requests_total": "Requests to services",
+    "kaetzchen_dropped_packets_total": "Requests dropped because they waited too long",
+    "kaetzchen_dropped_requests_total": "Requests dropped as unusable",
+    "kaetzchen_failed_requests_total": "Requests that a service failed to handle",
+    "documents_ignored_total": "Documents ignored by the decoy source",
+    "pki_docs_per_epoch_total": "Documents taken by the decoy source",
+    "fetched_pki_docs_per_epoch_total": "Documents fetched",
+    "failed_fetch_pki_docs_per_epoch_total": "Failed fetches of documents",
+    "failed_pki_cache_generation_per_epoch_total": "Documents that are unusable for this node",
+    "invalid_pki_cache_per_epoch_total": "Documents of the wrong epoch",
+    "handshake_failures_total": "Failed link handshakes",
+    "incoming_peer_validation_failures_total": "Peers refused after the handshake",
+    "incoming_refused_no_pki_doc_total": "Connections refused for lack of a document",
+    "outgoing_dial_failures_total": "Failed dials",
+    "plugin_restarts_total": "Plugin processes started again",
+}
+SUMMARIES: Final = {
+    "ingress_queue_size": "Waiting entries hint at each push to a client",
+    "mix_queue_size": "Delayed packets in the queue",
+    "kaetzchen_requests_duration_seconds": "Time that services took",
+    "fetched_pki_docs_per_epoch_duration": "Time that document fetches took",
+}
+HISTOGRAM: Final = "handshake_duration_seconds"
+BUCKETS: Final = tuple(0.05 * 2**k for k in range(12))
+
+Labels = tuple[tuple[str, str], ...]
+
+
+@attrs.define
+class _Histogram:
+    counts: list[int] = attrs.field(factory=lambda: [0] * len(BUCKETS))
+    total: float = 0.0
+    observations: int = 0
+
+
+@attrs.define
+class Metrics:
+    """All numbers of one process."""
+
+    counters: Counter[tuple[str, Labels]] = attrs.field(factory=Counter)
+    _summaries: dict[tuple[str, Labels], list[float]] = attrs.field(factory=dict)
+    _gauges: dict[tuple[str, Labels], Callable[[], float]] = attrs.field(factory=dict)
+    _handshakes: dict[Labels, _Histogram] = attrs.field(factory=dict)
+
+    def count(self, name: str, amount: int = 1, **labels: str) -> None:
+        """Add to the counter *name* (without prefix)."""
+        self.counters[name, tuple(labels.items())] += amount
+
+    def value(self, name: str, **labels: str) -> int:
+        """The value of one counter series."""
+        return self.counters[name, tuple(labels.items())]
+
+    def observe(self, name: str, value: float) -> None:
+        """Feed a summary."""
+        entry = self._summaries.setdefault((name, ()), [0.0, 0])
+        entry[0] += value
+        entry[1] += 1
+
+    def observe_handshake(self, seconds: float, direction: str, result: str) -> None:
+        """Feed the histogram of handshakes."""
+        histogram = self._handshakes.setdefault((("direction", direction), ("result", result)), _Histogram())
+        for i, bound in enumerate(BUCKETS):
+            if seconds <= bound:
+                histogram.counts[i] += 1
+        histogram.total += seconds
+        histogram.observations += 1
+
+    def gauge(self, name: str, read: Callable[[], float], **labels: str) -> None:
+        """Register a gauge that is read when asked for."""
+        self._gauges[name, tuple(labels.items())] = read
+
+    def forget_gauges(self, *names: str) -> None:
+        """Take gauges off."""
+        self._gauges = {k: v for k, v in self._gauges.items() if k[0] not in names}
+
+    def render(self) -> str:
+        """The Prometheus text format, version 0.0.4."""
+        out: list[str] = []
+        series: dict[str, list[tuple[Labels, float]]] = {name: [] for name in COUNTERS}
+        for (name, labels), count in sorted(self.counters.items()):
+            series.setdefault(name, []).append((labels, count))
+        for name, rows in series.items():
+            _header(out, name, COUNTERS.get(name, name), "counter")
+            out.extend(f"{PREFIX}{name}{_labels(labels)} {value}" for labels, value in rows)
+            if not rows and not name.endswith(("reason_total", "per_epoch_total", "requests_total")):
+                out.append(f"{PREFIX}{name} 0")
+        for name, doc in SUMMARIES.items():
+            total, count = self._summaries.get((name, ()), (0.0, 0))
+            _header(out, name, doc, "summary")
+            out += [f"{PREFIX}{name}_sum {total}", f"{PREFIX}{name}_count {int(count)}"]
+        for name in dict.fromkeys(n for n, _ in self._gauges):
+            _header(out, name, name.replace("_", " "), "gauge")
+            rows = [(labels, read()) for (n, labels), read in self._gauges.items() if n == name]
+            out.extend(f"{PREFIX}{name}{_labels(labels)} {value}" for labels, value in rows)
+        if self._handshakes:
+            _header(out, HISTOGRAM, "Duration of link handshakes", "histogram")
+        for labels, histogram in sorted(self._handshakes.items()):
+            out.extend(_histogram_lines(labels, histogram))
+        return "\n".join(out) + "\n"
+
+
+def _header(out: list[str], name: str, doc: str, kind: str) -> None:
+    out += [f"# HELP {PREFIX}{name} {doc}", f"# TYPE {PREFIX}{name} {kind}"]
+
+
+def _labels(labels: Iterable[tuple[str, str]]) -> str:
+    inner = ",".join(f'{k}="{_escaped(v)}"' for k, v in labels)
+    return f"{{{inner}}}" if inner else ""
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
+def _histogram_lines(labels: Labels, histogram: _Histogram) -> list[str]:
+    rows = [
+        f"{PREFIX}{HISTOGRAM}_bucket{_labels((*labels, ('le', str(bound))))} {count}"
+        for bound, count in zip((*BUCKETS, "+Inf"), (*histogram.counts, histogram.observations), strict=True)
+    ]
+    tail = _labels(labels)
+    return [
+        *rows,
+        f"{PREFIX}{HISTOGRAM}_sum{tail} {histogram.total}",
+        f"{PREFIX}{HISTOGRAM}_count{tail} {histogram.observations}",
+    ]
