@@ -1,0 +1,36 @@
+//! The packet core of katzentwist: whole packets, in batches, without the interpreter lock.
+//!
+//! `katzentwist/sphinx/twin.py` is the readable reference; both give the same bytes. No input makes this code panic:
+//! what is wrong with a packet is a value, what is wrong with a caller is a ValueError.
+
+mod cpu;
+mod mlkem;
+mod py_keys;
+mod python;
+mod x25519;
+
+use pyo3::prelude::*;
+
+/// Which code runs on this processor.
+#[pyfunction]
+fn description() -> String {
+    cpu::description()
+}
+
+/// Force the portable code in the whole process, for tests and benchmarks.
+#[pyfunction]
+fn force_portable(on: bool) {
+    cpu::force_portable(on);
+}
+
+#[pymodule]
+fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(description, module)?)?;
+    module.add_function(wrap_pyfunction!(force_portable, module)?)?;
+    module.add_function(wrap_pyfunction!(py_keys::x25519_multiply, module)?)?;
+    module.add_function(wrap_pyfunction!(py_keys::x25519_base, module)?)?;
+    module.add_function(wrap_pyfunction!(py_keys::mlkem768_keypair, module)?)?;
+    module.add_function(wrap_pyfunction!(py_keys::mlkem768_encapsulate, module)?)?;
+    module.add_function(wrap_pyfunction!(py_keys::mlkem768_decapsulate, module)?)?;
+    Ok(())
+}
