@@ -54,6 +54,18 @@ class StoreError(KatzentwistError):
     """A database can not do what was asked."""
 
 
+class NoSuchUserError(StoreError):
+    """The user is not in the database."""
+
+
+class NoIdentityError(StoreError):
+    """The user has no identity key."""
+
+
+class UserExistsError(StoreError):
+    """The user is in the database already."""
+
+
 class PluginError(KatzentwistError):
     """A plugin process broke its protocol."""
 
