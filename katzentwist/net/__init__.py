@@ -1,1 +1,30 @@
-"""Twisted protocols and endpoints around the cores of katzentwist.wire."""
+"""Bytes between programs: links on transports, addresses, limits, workers."""
+
+from __future__ import annotations
+
+from katzentwist.net.address import Address, parse_address
+from katzentwist.net.dialling import dial
+from katzentwist.net.limits import HandshakeLimits
+from katzentwist.net.link import LinkFactory, LinkProtocol
+from katzentwist.net.owner import Context, ILink, ILinkOwner, LinkOwner
+from katzentwist.net.registry import LinkRegistry
+from katzentwist.net.tcp import Transports
+from katzentwist.net.workers import IWorkers, SynchronousWorkers, ThreadWorkers
+
+__all__ = [
+    "Address",
+    "Context",
+    "HandshakeLimits",
+    "ILink",
+    "ILinkOwner",
+    "IWorkers",
+    "LinkFactory",
+    "LinkOwner",
+    "LinkProtocol",
+    "LinkRegistry",
+    "SynchronousWorkers",
+    "ThreadWorkers",
+    "Transports",
+    "dial",
+    "parse_address",
+]

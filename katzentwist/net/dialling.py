@@ -1,0 +1,90 @@
+"""Outgoing links: connect, shake hands, hand over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import Factory
+from zope.interface import implementer
+
+from katzentwist.net import tcp
+from katzentwist.net.address import Address
+from katzentwist.net.link import WRITE_TIMEOUT, LinkProtocol
+from katzentwist.net.owner import Context, ILink, ILinkOwner
+from katzentwist.wire import SessionConfig
+
+
+def dial(
+    context: Context,
+    transports: tcp.Transports,
+    address: Address,
+    config: SessionConfig,
+    owner: ILinkOwner,
+    *,
+    connect_timeout: float = tcp.CONNECT_TIMEOUT,
+    keepalive: int = tcp.NODE_KEEPALIVE,
+    write_timeout: float = WRITE_TIMEOUT,
+) -> Deferred[LinkProtocol]:
+    """Connect to *address* and shake hands.
+
+    :returns: a Deferred of the established link. It fails with Twisted's connection errors, with WireError when the
+        handshake fails, with ConfigError for a scheme that can not be dialled. Cancelling it gives up, at once. The
+        owner hears all the same: established() comes first, closed() for every connection that was made.
+    """
+
+    async def connect() -> LinkProtocol:
+        endpoint = transports.dial(address, connect_timeout)
+        ended: Deferred[None] = Deferred()
+        watched = _Watched(owner, ended)
+        factory = _DialFactory(
+            lambda: LinkProtocol(
+                context, config, watched, initiator=True, keepalive=keepalive, write_timeout=write_timeout
+            )
+        )
+        link = cast(LinkProtocol, await endpoint.connect(factory))
+        try:
+            await ended
+        except BaseException:
+            link.close()
+            raise
+        return link
+
+    return Deferred.fromCoroutine(connect())
+
+
+class _DialFactory(Factory):
+    noisy = False
+
+    def __init__(self, build: Callable[[], LinkProtocol]) -> None:
+        self._build = build
+
+    def buildProtocol(self, addr: IAddress | None) -> LinkProtocol:
+        return self._build()
+
+
+@implementer(ILinkOwner)
+class _Watched:
+    """Passes everything on, and fires a Deferred with the end of the handshake."""
+
+    def __init__(self, owner: ILinkOwner, ended: Deferred[None]) -> None:
+        self._owner = owner
+        self._ended: Deferred[None] | None = ended
+        self.authenticate = owner.authenticate
+        self.packetsReceived = owner.packetsReceived
+        self.commandReceived = owner.commandReceived
+        self.writable = owner.writable
+
+    def established(self, link: ILink) -> None:
+        self._owner.established(link)
+        ended, self._ended = self._ended, None
+        if ended is not None:
+            ended.callback(None)
+
+    def closed(self, link: ILink, reason: Exception) -> None:
+        self._owner.closed(link, reason)
+        ended, self._ended = self._ended, None
+        if ended is not None and not ended.called:
+            ended.errback(reason)

@@ -1,0 +1,324 @@
+"""Links: the session core on a Twisted transport, the same for listeners, diallers, gateways and authorities.
+
+A :class:`LinkProtocol` moves bytes, runs handshake steps in the workers, keeps one timer, and tells an
+:class:`ILinkOwner` what happened. Who the peer may be and what commands mean is the owner's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.interfaces import IAddress, IDelayedCall, IPushProducer
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from katzentwist.errors import HandshakeError, WireError
+from katzentwist.net import tcp
+from katzentwist.net.limits import HalfOpen, HandshakeLimits
+from katzentwist.net.owner import Context, ILink, ILinkOwner
+from katzentwist.wire import (
+    Command,
+    CommandReceived,
+    Established,
+    Event,
+    PacketsReceived,
+    PeerCredentials,
+    Phase,
+    Session,
+    SessionConfig,
+    Step,
+)
+from katzentwist.wire.legal import Accepted
+
+WRITE_TIMEOUT = 60.0
+"""Seconds in which a peer must take what is being sent (spec: link 11.2)."""
+CLOSE_GRACE = 5.0
+"""Seconds that a closed link gets to send what is in its buffer."""
+
+
+@implementer(ILink, IPushProducer)
+class LinkProtocol(Protocol):
+    """One connection. Made by :class:`LinkFactory` or :func:`katzentwist.net.dial`."""
+
+    log = Logger()
+    transport: Any
+
+    def __init__(
+        self,
+        context: Context,
+        config: SessionConfig,
+        owner: ILinkOwner,
+        *,
+        initiator: bool,
+        limits: HandshakeLimits | None = None,
+        keepalive: int = tcp.NODE_KEEPALIVE,
+        write_timeout: float = WRITE_TIMEOUT,
+    ) -> None:
+        self.initiator = initiator
+        self.established = False
+        self.writable = True
+        self.remote_address = ""
+        self._context = context
+        self._config = config
+        self._owner = owner
+        self._limits = limits
+        self._half_open: HalfOpen | None = None
+        self._keepalive = keepalive
+        self._write_timeout = write_timeout
+        self._session: Session
+        self._timer: IDelayedCall | None = None
+        self._write_timer: IDelayedCall | None = None
+        self._close_timer: IDelayedCall | None = None
+        self._reason: Exception | None = None
+        self._closing = False
+
+    # For the owner
+
+    @property
+    def peer(self) -> PeerCredentials | None:
+        """See ILink."""
+        return self._session.peer
+
+    @property
+    def accepts(self) -> Accepted | None:
+        """See ILink."""
+        return self._session.accepts
+
+    @accepts.setter
+    def accepts(self, accepted: Accepted | None) -> None:
+        self._session.accepts = accepted
+
+    def send(self, command: Command) -> bool:
+        """See ILink."""
+        if not self._session.is_open:
+            return False
+        self._session.send(command)
+        self._flush()
+        return True
+
+    def sendPackets(self, packets: Sequence[bytes]) -> bool:
+        """See ILink."""
+        if not self._session.is_open:
+            return False
+        self._session.send_packets(packets)
+        self._flush()
+        return True
+
+    def close(self) -> None:
+        """See ILink."""
+        self._disconnect(WireError("closed by us"))
+
+    # Twisted's side
+
+    def connectionMade(self) -> None:
+        """Start the handshake."""
+        context = self._context
+        peer = self.transport.getPeer()
+        self.remote_address = str(getattr(peer, "host", ""))
+        tcp.tune(self.transport, self._keepalive)
+        self._session = Session(
+            self._config,
+            initiator=self.initiator,
+            random=context.random,
+            unix_time=context.clock.wallclock,
+            now=context.reactor.seconds(),
+        )
+        self.transport.registerProducer(self, True)
+        if self._limits is not None:
+            self._half_open = self._limits.enter(self.remote_address, self._evicted)
+        self._feed(self._session.start)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Bytes of the peer."""
+        self._feed(lambda: self._session.receive(data, self._context.reactor.seconds()))
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Tell the owner, once."""
+        self._session.close()
+        self._leave_limits()
+        for timer in (self._timer, self._write_timer, self._close_timer):
+            if timer is not None and timer.active():
+                timer.cancel()
+        self._timer = self._write_timer = self._close_timer = None
+        self._closing = True
+        lost = reason.value if isinstance(reason.value, Exception) else WireError("connection lost")
+        self._owner.closed(self, self._reason or lost)
+
+    def pauseProducing(self) -> None:
+        """The transport's buffer is full."""
+        self.writable = False
+        if self._write_timer is None:
+            self._write_timer = self._context.reactor.callLater(self._write_timeout, self._write_timed_out)
+
+    def resumeProducing(self) -> None:
+        """There is room again."""
+        self.writable = True
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
+        if self.established and not self._closing:
+            self._owner.writable(self)
+
+    def stopProducing(self) -> None:
+        """The transport is going away; connectionLost follows."""
+
+    # Events
+
+    def _feed(self, turn: Callable[[], list[Event]]) -> None:
+        """Run the session one step further and deliver what happened."""
+        if self._closing:
+            return
+        try:
+            events = turn()
+        except WireError as error:
+            self._flush()
+            self._disconnect(error)
+            return
+        for event in events:
+            if self._closing:
+                return
+            self._deliver(event)
+        self._flush()
+        self._arm()
+
+    def _deliver(self, event: Event) -> None:
+        match event:
+            case PacketsReceived():
+                self._owner.packetsReceived(self, event.packets)
+            case CommandReceived():
+                self._owner.commandReceived(self, event.command)
+            case Established():
+                self.established = True
+                self._leave_limits()
+                self._flush()
+                self._owner.established(self)
+            case PeerCredentials():
+                self._wait_for(maybeDeferred(self._owner.authenticate, self, event), self._judged)
+            case Step():
+                self._wait_for(self._context.workers.run(event.run), self._stepped)
+
+    def _wait_for(self, waiting: Deferred[Any], then: Callable[[Any], None]) -> None:
+        """Read nothing while something is being found out; then go on."""
+        paused = not waiting.called
+        if paused:
+            self.transport.pauseProducing()
+
+        def resume(result: Any) -> Any:
+            if paused and not self._closing:
+                self.transport.resumeProducing()
+            return result
+
+        waiting.addBoth(resume)
+        waiting.addCallback(then)
+        waiting.addErrback(self._failed)
+
+    def _stepped(self, outcome: bytes | HandshakeError) -> None:
+        self._feed(lambda: self._session.step_done(outcome, self._context.reactor.seconds()))
+
+    def _judged(self, accepted: bool) -> None:
+        if self._session.phase is Phase.JUDGING:
+            self._feed(self._session.accept if accepted else self._session.refuse)
+
+    def _failed(self, failure: Failure) -> None:
+        self.log.failure("A link failed because of an error of ours", failure)
+        self._disconnect(WireError("internal error"))
+
+    # Output, timers, the end
+
+    def _flush(self) -> None:
+        data = self._session.data_to_send()
+        if data:
+            self.transport.write(data)
+
+    def _arm(self) -> None:
+        """Keep one timer; one that is early only looks again, so that traffic does not move it each time."""
+        deadline = self._session.next_deadline()
+        if deadline is None:
+            return
+        delay = max(0.0, deadline - self._context.reactor.seconds())
+        if self._timer is None:
+            self._timer = self._context.reactor.callLater(delay, self._timed)
+        elif deadline < self._timer.getTime():
+            self._timer.reset(delay)
+
+    def _timed(self) -> None:
+        self._timer = None
+        self._feed(lambda: self._session.handle_deadline(self._context.reactor.seconds()))
+
+    def _write_timed_out(self) -> None:
+        self._write_timer = None
+        self._disconnect(WireError("the peer does not read"))
+        self._abort()
+
+    def _evicted(self) -> None:
+        self._disconnect(HandshakeError("too many handshakes at once"))
+        self._abort()
+
+    def _disconnect(self, reason: Exception) -> None:
+        if self._closing:
+            return
+        self._closing = True
+        self._reason = reason
+        self._session.close()
+        self._leave_limits()
+        self._close_timer = self._context.reactor.callLater(CLOSE_GRACE, self._abort)
+        self.transport.unregisterProducer()
+        self.transport.loseConnection()
+
+    def _abort(self) -> None:
+        if self._close_timer is not None and self._close_timer.active():
+            self._close_timer.cancel()
+        self.transport.abortConnection()
+
+    def _leave_limits(self) -> None:
+        if self._half_open is not None and self._limits is not None:
+            self._limits.leave(self._half_open)
+            self._half_open = None
+
+
+class LinkFactory(Factory):
+    """The listener's side: one :class:`LinkProtocol` for each connection.
+
+    :param config: of all sessions; a new one may be assigned at any time and holds for new connections.
+    :param limits: share one between the listeners of a node.
+    :param ready: while it says False, connections are closed at once (spec: link 9.6).
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        context: Context,
+        config: SessionConfig,
+        owner: ILinkOwner,
+        *,
+        limits: HandshakeLimits | None = None,
+        ready: Callable[[], bool] = lambda: True,
+        keepalive: int = tcp.NODE_KEEPALIVE,
+        write_timeout: float = WRITE_TIMEOUT,
+    ) -> None:
+        self.config = config
+        self._context = context
+        self._owner = owner
+        self._limits = HandshakeLimits() if limits is None else limits
+        self._ready = ready
+        self._keepalive = keepalive
+        self._write_timeout = write_timeout
+
+    def buildProtocol(self, addr: IAddress | None) -> LinkProtocol | None:
+        """A link, or None (so that Twisted closes the connection) while the node is not ready."""
+        if not self._ready():
+            return None
+        return LinkProtocol(
+            self._context,
+            self.config,
+            self._owner,
+            initiator=False,
+            limits=self._limits,
+            keepalive=self._keepalive,
+            write_timeout=self._write_timeout,
+        )

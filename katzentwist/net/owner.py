@@ -1,0 +1,97 @@
+"""The two sides of a link: what its owner may do, and what its owner is told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import attrs
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from zope.interface import Attribute, Interface, implementer
+
+from katzentwist.clock import IClock
+from katzentwist.net.workers import IWorkers
+from katzentwist.randomness import IRandom
+from katzentwist.wire import Command, PeerCredentials
+
+
+class ILink(Interface):
+    """What an owner may do with a link."""
+
+    initiator = Attribute("Whether we dialled.")
+    peer = Attribute("The PeerCredentials, once known; else None.")
+    established = Attribute("Whether the handshake was finished.")
+    writable = Attribute("False while the transport's buffer is full: stop sending, wait for writable().")
+    accepts = Attribute("The commands that the peer may send (wire.legal); set it in authenticate().")
+    remote_address = Attribute("The peer's IP address as text, or empty. Never log it above DEBUG.")
+
+    def send(command: Command) -> bool:
+        """Send one command; False when the link is not open (any more)."""
+
+    def sendPackets(packets: Sequence[bytes]) -> bool:
+        """Send packets of PL bytes as SendPacket commands, in one write; False when the link is not open."""
+
+    def close() -> None:
+        """Send what is queued, then disconnect. closed() follows. May be called at any time and again."""
+
+
+class ILinkOwner(Interface):
+    """What a link tells. Nothing here is called again after closed()."""
+
+    def authenticate(link: ILink, credentials: PeerCredentials) -> bool | Deferred[bool]:
+        """Whether the peer may go on. Nothing is sent to it before, and never if not (spec: link 5.4, 10).
+
+        The handshake's time-out goes on running. May set ``link.accepts``.
+        """
+
+    def established(link: ILink) -> None:
+        """Both sides are authenticated; sending is possible."""
+
+    def packetsReceived(link: ILink, packets: list[bytes]) -> None:
+        """SendPacket commands came; each packet has exactly PL bytes. Never empty."""
+
+    def commandReceived(link: ILink, command: Command) -> None:
+        """Any other command that ``link.accepts`` allows."""
+
+    def writable(link: ILink) -> None:
+        """The transport's buffer has room again."""
+
+    def closed(link: ILink, reason: Exception) -> None:
+        """The link is gone; once for every connection, established or not.
+
+        :param reason: a WireError when the session ended it, else Twisted's ConnectionDone, ConnectionLost, ...
+        """
+
+
+@implementer(ILinkOwner)
+class LinkOwner:
+    """An owner that lets everyone in and ignores everything; override what you need."""
+
+    def authenticate(self, link: ILink, credentials: PeerCredentials) -> bool | Deferred[bool]:
+        """See ILinkOwner."""
+        return True
+
+    def established(self, link: ILink) -> None:
+        """See ILinkOwner."""
+
+    def packetsReceived(self, link: ILink, packets: list[bytes]) -> None:
+        """See ILinkOwner."""
+
+    def commandReceived(self, link: ILink, command: Command) -> None:
+        """See ILinkOwner."""
+
+    def writable(self, link: ILink) -> None:
+        """See ILinkOwner."""
+
+    def closed(self, link: ILink, reason: Exception) -> None:
+        """See ILinkOwner."""
+
+
+@attrs.frozen(kw_only=True)
+class Context:
+    """What links need of the program around them. ``reactor.seconds`` must be monotonic (style: Time)."""
+
+    reactor: IReactorTime
+    clock: IClock
+    random: IRandom
+    workers: IWorkers

@@ -1,0 +1,124 @@
+"""From addresses to endpoints: TCP here, others by registration (spec: link 2).
+
+A QUIC adapter registers itself under ``quic``; until then that scheme is refused by name. ``onion`` can be dialled once
+a SOCKS adapter is registered.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Any, Protocol
+
+from twisted.internet.endpoints import (
+    HostnameEndpoint,
+    TCP4ClientEndpoint,
+    TCP4ServerEndpoint,
+    TCP6ClientEndpoint,
+    TCP6ServerEndpoint,
+)
+from twisted.internet.interfaces import IStreamClientEndpoint, IStreamServerEndpoint
+
+from katzentwist.errors import ConfigError
+from katzentwist.net.address import Address
+
+CONNECT_TIMEOUT = 60.0
+BACKLOG = 1024
+NODE_KEEPALIVE = 180
+CLIENT_KEEPALIVE = 15
+
+
+class Adapter(Protocol):
+    """Makes the endpoints of one or more schemes."""
+
+    def listen(self, reactor: Any, address: Address) -> IStreamServerEndpoint:
+        """The endpoint to listen on; ConfigError when the scheme can only be dialled."""
+
+    def dial(self, reactor: Any, address: Address, timeout: float) -> IStreamClientEndpoint:
+        """The endpoint to connect to, giving up after *timeout* seconds."""
+
+
+class TCP:
+    """tcp, tcp4 and tcp6."""
+
+    def listen(self, reactor: Any, address: Address) -> IStreamServerEndpoint:
+        """Listens on exactly the address, so IPv6 sockets do not take IPv4 connections."""
+        literal = address.ip
+        if literal is None:
+            raise ConfigError(f"{address}: can only listen on an IP address")
+        endpoint = TCP6ServerEndpoint if literal.version == 6 else TCP4ServerEndpoint
+        return endpoint(reactor, address.port, backlog=BACKLOG, interface=address.host)
+
+    def dial(self, reactor: Any, address: Address, timeout: float) -> IStreamClientEndpoint:
+        """By the family of the literal; names are resolved, and both families tried."""
+        literal = address.ip
+        if literal is None:
+            return HostnameEndpoint(reactor, address.host.encode("ascii"), address.port, timeout=timeout)
+        endpoint = TCP6ClientEndpoint if literal.version == 6 else TCP4ClientEndpoint
+        return endpoint(reactor, address.host, address.port, timeout=timeout)
+
+
+class Missing:
+    """Stands in for an adapter that is not there, and says what to do."""
+
+    def __init__(self, remedy: str) -> None:
+        self._remedy = remedy
+
+    def listen(self, reactor: Any, address: Address) -> IStreamServerEndpoint:
+        """:raises ConfigError: always."""
+        raise ConfigError(f"{address}: {self._remedy}")
+
+    def dial(self, reactor: Any, address: Address, timeout: float) -> IStreamClientEndpoint:
+        """:raises ConfigError: always."""
+        raise ConfigError(f"{address}: {self._remedy}")
+
+
+class Transports:
+    """The adapters of a program, by scheme."""
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        tcp = TCP()
+        self._adapters: dict[str, Adapter] = {
+            "tcp": tcp,
+            "tcp4": tcp,
+            "tcp6": tcp,
+            "quic": Missing("QUIC needs the quic extra (pip install katzentwist[quic])"),
+            "onion": Missing("onion addresses need a SOCKS proxy (UpstreamProxy)"),
+        }
+
+    def register(self, scheme: str, adapter: Adapter) -> None:
+        """Use *adapter* for *scheme* from now on."""
+        self._adapters[scheme] = adapter
+
+    def listen(self, address: Address) -> IStreamServerEndpoint:
+        """The server endpoint of an address.
+
+        :raises ConfigError: the scheme can not be listened on.
+        """
+        if address.scheme == "onion":
+            raise ConfigError(f"{address}: onion addresses are only advertised; listen on tcp and let Tor forward")
+        return self._adapter(address).listen(self._reactor, address)
+
+    def dial(self, address: Address, timeout: float = CONNECT_TIMEOUT) -> IStreamClientEndpoint:
+        """The client endpoint of an address.
+
+        :raises ConfigError: the scheme can not be dialled.
+        """
+        return self._adapter(address).dial(self._reactor, address, timeout)
+
+    def _adapter(self, address: Address) -> Adapter:
+        try:
+            return self._adapters[address.scheme]
+        except KeyError:
+            raise ConfigError(f"{address}: unsupported scheme") from None
+
+
+def tune(transport: Any, keepalive: int) -> None:
+    """TCP_NODELAY, and keep-alive probes after *keepalive* seconds of silence; does nothing to other transports."""
+    if hasattr(transport, "setTcpNoDelay"):
+        transport.setTcpNoDelay(True)
+        transport.setTcpKeepAlive(True)
+        handle = transport.getHandle() if hasattr(transport, "getHandle") else None
+        if isinstance(handle, socket.socket) and hasattr(socket, "TCP_KEEPIDLE"):
+            handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, keepalive)
+            handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, keepalive)
