@@ -58,7 +58,15 @@ pub fn has_graviola() -> bool {
 
 /// One line for people.
 pub fn description() -> String {
-    let x25519 = if has_graviola() { "graviola" } else { "curve25519-dalek" };
-    let aez = if has_aes() { "AES instructions" } else { "bit-sliced" };
+    let x25519 = if has_graviola() {
+        "graviola"
+    } else {
+        "curve25519-dalek"
+    };
+    let aez = if has_aes() {
+        "AES instructions"
+    } else {
+        "bit-sliced"
+    };
     format!("X25519 by {x25519}, AEZ by {aez}")
 }

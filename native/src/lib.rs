@@ -3,10 +3,18 @@
 //! `katzentwist/sphinx/twin.py` is the readable reference; both give the same bytes. No input makes this code panic:
 //! what is wrong with a packet is a value, what is wrong with a caller is a ValueError.
 
+mod aez;
+mod build;
+mod commands;
 mod cpu;
+mod hopkeys;
 mod mlkem;
+mod py_aez;
 mod py_keys;
+mod py_sphinx;
 mod python;
+mod shape;
+mod unwrap;
 mod x25519;
 
 use pyo3::prelude::*;
@@ -32,5 +40,12 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(py_keys::mlkem768_keypair, module)?)?;
     module.add_function(wrap_pyfunction!(py_keys::mlkem768_encapsulate, module)?)?;
     module.add_function(wrap_pyfunction!(py_keys::mlkem768_decapsulate, module)?)?;
+    module.add_function(wrap_pyfunction!(py_aez::aez_encrypt, module)?)?;
+    module.add_function(wrap_pyfunction!(py_aez::aez_decrypt, module)?)?;
+    module.add_function(wrap_pyfunction!(py_sphinx::unwrap_one, module)?)?;
+    module.add_function(wrap_pyfunction!(py_sphinx::unwrap_batch, module)?)?;
+    module.add_function(wrap_pyfunction!(py_sphinx::build_packet, module)?)?;
+    module.add_function(wrap_pyfunction!(py_sphinx::new_surb, module)?)?;
+    module.add_function(wrap_pyfunction!(py_sphinx::decrypt_reply, module)?)?;
     Ok(())
 }

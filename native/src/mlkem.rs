@@ -31,11 +31,17 @@ pub fn encapsulate(public: &PublicKey, message: &[u8; 32]) -> Option<(Ciphertext
 
 /// The shared secret; a bad ciphertext gives a pseudo-random one, by design.
 pub fn decapsulate(private: &[u8; PRIVATE_KEY_SIZE], ciphertext: &Ciphertext) -> Secret {
-    Zeroizing::new(mlkem768::decapsulate(&MlKem768PrivateKey::from(private), &MlKem768Ciphertext::from(ciphertext)))
+    Zeroizing::new(mlkem768::decapsulate(
+        &MlKem768PrivateKey::from(private),
+        &MlKem768Ciphertext::from(ciphertext),
+    ))
 }
 
 /// As [`decapsulate`], from the seed.
 pub fn decapsulate_from_seed(seed: &[u8; SEED_SIZE], ciphertext: &Ciphertext) -> Secret {
     let pair = mlkem768::generate_key_pair(*seed);
-    Zeroizing::new(mlkem768::decapsulate(pair.private_key(), &MlKem768Ciphertext::from(ciphertext)))
+    Zeroizing::new(mlkem768::decapsulate(
+        pair.private_key(),
+        &MlKem768Ciphertext::from(ciphertext),
+    ))
 }

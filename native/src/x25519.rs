@@ -15,11 +15,16 @@ pub fn multiply(scalar: &Key, point: &Key) -> Option<Secret> {
     #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     if cpu::has_graviola() {
         use graviola::key_agreement::x25519::{PublicKey, StaticPrivateKey};
-        let shared = StaticPrivateKey::from_array(scalar).diffie_hellman(&PublicKey::from_array(point));
+        let shared =
+            StaticPrivateKey::from_array(scalar).diffie_hellman(&PublicKey::from_array(point));
         return shared.ok().map(|secret| Zeroizing::new(secret.0));
     }
     let shared = Zeroizing::new(MontgomeryPoint(*point).mul_clamped(*scalar).0);
-    if bool::from(shared.ct_eq(&[0; SIZE])) { None } else { Some(shared) }
+    if bool::from(shared.ct_eq(&[0; SIZE])) {
+        None
+    } else {
+        Some(shared)
+    }
 }
 
 /// X25519(scalar, base point): the public key of a private key, by a comb with precomputed tables.
@@ -67,9 +72,15 @@ impl Product {
 
     /// A scalar for [`multiply`] and [`multiply_base`]; None for the one product in 2^126 that has none.
     pub fn scalar(&self) -> Option<Secret> {
-        let bit = |scalar: &Scalar, byte: usize, bit: u8| Choice::from(scalar.as_bytes()[byte] >> bit & 1);
+        let bit = |scalar: &Scalar, byte: usize, bit: u8| {
+            Choice::from(scalar.as_bytes()[byte] >> bit & 1)
+        };
         let negated = Zeroizing::new(-*self.0);
-        let chosen = Zeroizing::new(Scalar::conditional_select(&negated, &self.0, bit(&self.0, 31, 3)));
+        let chosen = Zeroizing::new(Scalar::conditional_select(
+            &negated,
+            &self.0,
+            bit(&self.0, 31, 3),
+        ));
         let in_range = bit(&chosen, 31, 3) & !bit(&chosen, 31, 4);
         let mut out = Zeroizing::new([0; SIZE]);
         let mut carry = 0;
@@ -77,6 +88,10 @@ impl Product {
             *out = byte << 3 | carry;
             carry = byte >> 5;
         }
-        if bool::from(in_range) { Some(out) } else { None }
+        if bool::from(in_range) {
+            Some(out)
+        } else {
+            None
+        }
     }
 }
