@@ -1,0 +1,240 @@
+"""The wire under random and mutated input: values or our errors, nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from katzentwist.crypto.native import native
+from katzentwist.errors import CommandError, ConfigError, CryptoError, HandshakeError, WireError
+from katzentwist.net.address import parse_address
+from katzentwist.testing import strategies
+from katzentwist.testing.wirepair import SMALL, Pair
+from katzentwist.wire import PacketsReceived, SessionKind, chunks, commands, noise, records
+
+KINDS = st.sampled_from(list(SessionKind))
+
+
+class CodecTests(SynchronousTestCase):
+    """Commands."""
+
+    def test_round_trip(self) -> None:
+        """Every command comes back as it was, padded or with other padding."""
+
+        @given(st.data(), KINDS, st.integers(0, 100))
+        def check(data, kind: SessionKind, more: int) -> None:
+            command = data.draw(strategies.wire_commands(kind))
+            frame = commands.encode(command, kind, SMALL)
+            self.assertEqual(commands.parse(frame + bytes(more), kind, SMALL), command)
+
+        check()
+
+    def test_any_bytes(self) -> None:
+        """Any frame parses or is a CommandError; what parses is written back as the same bytes, padding aside."""
+
+        @settings(max_examples=300)
+        @given(st.one_of(strategies.frames(), st.binary(max_size=700)), KINDS)
+        def check(data: bytes, kind: SessionKind) -> None:
+            try:
+                command = commands.parse(data, kind, SMALL)
+            except CommandError:
+                return
+            frame = commands.encode(command, kind, SMALL)
+            end = 6 + len(command.body())
+            self.assertEqual(frame[:end], data[:end])
+            self.assertIn(kind, command.KINDS)
+
+        check()
+
+    def test_chunks(self) -> None:
+        """Documents cut anyhow come back; any chunks at all give a document or CommandError."""
+
+        @given(st.binary(max_size=3000), st.integers(1, 500))
+        def round_trip(document: bytes, size: int) -> None:
+            reassembly = chunks.Reassembly()
+            *first, last = [reassembly.add(c) for c in chunks.split(document, size)]
+            self.assertEqual(last, document)
+            self.assertTrue(all(part is None for part in first))
+
+        @given(st.data())
+        def anything(data) -> None:
+            good = chunks.split(b"document" * 50, 20)
+            mutated = data.draw(
+                st.lists(st.one_of(st.sampled_from(good), strategies.wire_commands(SessionKind.MIXNET)), max_size=6)
+            )
+            reassembly = chunks.Reassembly(limit=1000)
+            with contextlib.suppress(CommandError):
+                for chunk in mutated:
+                    if isinstance(chunk, commands.Consensus2):
+                        reassembly.add(chunk)
+
+        round_trip()
+        anything()
+
+
+class HandshakeTests(SynchronousTestCase):
+    """Both roles."""
+
+    def test_any_bytes(self) -> None:
+        """Random bytes, cut anyhow, in either role: HandshakeError, or it waits for more."""
+
+        @settings(max_examples=60, deadline=None)
+        @given(st.booleans(), st.lists(st.binary(max_size=400), max_size=6), st.booleans())
+        def check(initiator: bool, pieces: list[bytes], versioned: bool) -> None:
+            pair = Pair.make()
+            side = pair.initiator if initiator else pair.responder
+            side.handle(side.session.start())
+            with contextlib.suppress(HandshakeError):
+                for piece in ([b"\x03"] if versioned else []) + pieces:
+                    side.feed(piece)
+            self.assertFalse(side.session.is_open)
+
+        check()
+
+    def test_mutated(self) -> None:
+        """One changed byte anywhere in the stream of either side: never open on both sides with different peers."""
+
+        @settings(max_examples=80, deadline=None)
+        @given(st.integers(0, 3), st.integers(0, 5000), st.integers(1, 255))
+        def check(which: int, at: int, change: int) -> None:
+            pair = Pair.make()
+            pair.initiator.handle(pair.initiator.session.start())
+            with contextlib.suppress(WireError):
+                for number in range(4):
+                    source, target = (
+                        (pair.initiator, pair.responder) if number % 2 == 0 else (pair.responder, pair.initiator)
+                    )
+                    data = bytearray(source.session.data_to_send())
+                    if number == which:
+                        data[at % len(data)] ^= change
+                    target.feed(bytes(data))
+                self.fail("a changed byte went unnoticed")
+
+        check()
+
+    def test_auth(self) -> None:
+        """Authenticate payloads come back as they were; any bytes are a value or HandshakeError."""
+
+        @given(st.binary(max_size=255), strategies.U32, st.binary(max_size=300))
+        def check(additional_data: bytes, unix_time: int, junk: bytes) -> None:
+            payload = noise.encode_auth(additional_data, unix_time)
+            self.assertEqual(len(payload), 260)
+            self.assertEqual(noise.decode_auth(payload), (additional_data, unix_time))
+            with contextlib.suppress(HandshakeError):
+                noise.decode_auth(junk)
+
+        check()
+
+
+class RecordTests(SynchronousTestCase):
+    """The record layer and the session above it."""
+
+    def test_cut_anyhow(self) -> None:
+        """A stream of commands arrives whole however it is cut; packets keep their order."""
+
+        @settings(max_examples=40, deadline=None)
+        @given(st.data())
+        def check(data) -> None:
+            pair = Pair.make().connect()
+            sent = data.draw(st.lists(strategies.wire_commands(SessionKind.MIXNET), max_size=8))
+            for command in sent:
+                pair.initiator.session.send(command)
+            stream = pair.initiator.session.data_to_send()
+            while stream:
+                size = data.draw(st.integers(1, 3000))
+                pair.responder.feed(stream[:size])
+                stream = stream[size:]
+            got = []
+            for event in pair.responder.take():
+                if isinstance(event, PacketsReceived):
+                    got += [commands.SendPacket(p) for p in event.packets]
+                else:
+                    got.append(event.command)
+            self.assertEqual(got, sent)
+
+        check()
+
+    def test_any_frame(self) -> None:
+        """Whatever an authenticated peer seals: events or CommandError."""
+
+        @settings(max_examples=100, deadline=None)
+        @given(st.one_of(strategies.frames(), st.binary(max_size=950)))
+        def check(frame: bytes) -> None:
+            pair = Pair.make().connect()
+            stream = pair.initiator.session._sealer.seal([frame])
+            with contextlib.suppress(CommandError):
+                pair.responder.feed(stream)
+
+        check()
+
+    def test_any_stream(self) -> None:
+        """Whatever comes from the wire after the handshake: CommandError, or it waits for more."""
+
+        @settings(max_examples=50, deadline=None)
+        @given(st.lists(st.binary(min_size=1, max_size=60), min_size=1))
+        def check(pieces: list[bytes]) -> None:
+            pair = Pair.make().connect()
+            with contextlib.suppress(CommandError):
+                for piece in pieces:
+                    pair.responder.feed(piece)
+            self.assertEqual(pair.responder.take(), [])
+
+        check()
+
+    def test_native_equals_twin(self) -> None:
+        """The native record layer gives and takes the same bytes as the twin, also in what it refuses."""
+        if not hasattr(native, "RecordSealer"):
+            self.skipTest("the native record layer is not built")
+
+        @settings(max_examples=60, deadline=None)
+        @given(
+            st.binary(min_size=32, max_size=32),
+            st.lists(st.binary(max_size=300), max_size=5),
+            st.integers(0, 2000),
+            st.integers(0, 255),
+            st.integers(1, 400),
+        )
+        def check(key: bytes, frames: list[bytes], at: int, change: int, cut: int) -> None:
+            ours, theirs = records.PureRecordSealer(key), native.RecordSealer(key)
+            stream = ours.seal(frames)
+            self.assertEqual(theirs.seal(frames), stream)
+            self.assertEqual(theirs.seal_packets(frames, 310), ours.seal_packets(frames, 310))
+            damaged = bytearray(stream)
+            if damaged:
+                damaged[at % len(damaged)] ^= change
+            results = []
+            for opener in (records.PureRecordOpener(key, 250), native.RecordOpener(key, 250)):
+                got: list[object] = []
+                try:
+                    for start in range(0, len(damaged), cut):
+                        got += opener.feed(bytes(damaged[start : start + cut]))
+                except (CryptoError, ValueError):
+                    got.append("refused")
+                results.append(got)
+            self.assertEqual(*results)
+
+        check()
+
+
+class AddressTests(SynchronousTestCase):
+    """URLs."""
+
+    def test_any_text(self) -> None:
+        """Any text is an address that reads back as itself, or ConfigError."""
+        likely = st.from_regex(
+            r"(tcp|tcp4|tcp6|quic|onion|ws)://(\[[0-9a-f:]*\]|[0-9.]+|[a-z.-]+):[0-9]{0,6}", fullmatch=True
+        )
+
+        @settings(max_examples=200)
+        @given(st.one_of(st.text(), likely), st.booleans())
+        def check(text: str, names: bool) -> None:
+            try:
+                address = parse_address(text, allow_hostnames=names)
+            except ConfigError:
+                return
+            self.assertEqual(parse_address(str(address), allow_hostnames=names), address)
+
+        check()
