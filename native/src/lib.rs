@@ -3,6 +3,7 @@
 //! `katzentwist/sphinx/twin.py` is the readable reference; both give the same bytes. No input makes this code panic:
 //! what is wrong with a packet is a value, what is wrong with a caller is a ValueError.
 
+mod aead;
 mod aez;
 mod build;
 mod commands;
@@ -11,8 +12,10 @@ mod hopkeys;
 mod mlkem;
 mod py_aez;
 mod py_keys;
+mod py_records;
 mod py_sphinx;
 mod python;
+mod records;
 mod shape;
 mod unwrap;
 mod x25519;
@@ -47,5 +50,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(py_sphinx::build_packet, module)?)?;
     module.add_function(wrap_pyfunction!(py_sphinx::new_surb, module)?)?;
     module.add_function(wrap_pyfunction!(py_sphinx::decrypt_reply, module)?)?;
+    module.add_class::<py_records::RecordSealer>()?;
+    module.add_class::<py_records::RecordOpener>()?;
     Ok(())
 }

@@ -1,0 +1,119 @@
+//! Python bindings of the record layer. What is wrong with the stream is a katzentwist CryptoError, as in the twin.
+
+use crate::aead::Key;
+use crate::python::exactly;
+use crate::records::{Direction, Opener};
+use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
+use pyo3::types::{PyBytes, PyList};
+use std::ops::Range;
+
+pyo3::import_exception!(katzentwist.errors, CryptoError);
+
+fn new_key(key: &[u8]) -> PyResult<Key> {
+    exactly("record key", key)
+        .map(Key::new)
+        .map_err(|error| CryptoError::new_err(error.to_string()))
+}
+
+fn collect(items: &Bound<'_, PyAny>) -> PyResult<Vec<PyBackedBytes>> {
+    items
+        .try_iter()?
+        .map(|item| Ok(item?.extract::<PyBackedBytes>()?))
+        .collect()
+}
+
+/// Seals commands in one direction.
+#[pyclass(module = "katzentwist._native")]
+pub struct RecordSealer(Direction);
+
+#[pymethods]
+impl RecordSealer {
+    #[new]
+    #[pyo3(signature = (key, nonce = 0))]
+    fn new(key: &[u8], nonce: u64) -> PyResult<Self> {
+        Ok(RecordSealer(Direction {
+            key: new_key(key)?,
+            nonce,
+        }))
+    }
+
+    /// The records of these (already padded) commands, one after the other.
+    fn seal<'py>(
+        &mut self,
+        py: Python<'py>,
+        commands: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let commands = collect(commands)?;
+        let out = py
+            .detach(|| self.0.seal(&commands))
+            .map_err(CryptoError::new_err)?;
+        Ok(PyBytes::new(py, &out))
+    }
+
+    /// The records of SendPacket commands with these packets, each padded with zeros to pad_to bytes.
+    fn seal_packets<'py>(
+        &mut self,
+        py: Python<'py>,
+        packets: &Bound<'py, PyAny>,
+        pad_to: usize,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let packets = collect(packets)?;
+        let out = py
+            .detach(|| self.0.seal_packets(&packets, pad_to))
+            .map_err(CryptoError::new_err)?;
+        Ok(PyBytes::new(py, &out))
+    }
+
+    #[getter]
+    fn key<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &*self.0.key)
+    }
+
+    #[getter]
+    fn nonce(&self) -> u64 {
+        self.0.nonce
+    }
+}
+
+/// Opens the records of one direction.
+#[pyclass(module = "katzentwist._native")]
+pub struct RecordOpener(Opener);
+
+#[pymethods]
+impl RecordOpener {
+    #[new]
+    #[pyo3(signature = (key, max_body = 500_000_000))]
+    fn new(key: &[u8], max_body: usize) -> PyResult<Self> {
+        Ok(RecordOpener(Opener::new(new_key(key)?, max_body)))
+    }
+
+    /// The commands (still padded) that are complete with this data.
+    fn feed<'py>(
+        &mut self,
+        py: Python<'py>,
+        data: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyList>> {
+        let data: PyBackedBytes = data.extract()?;
+        let opener = &mut self.0;
+        let ranges: Vec<Range<usize>> = py
+            .detach(|| opener.feed(&data))
+            .map_err(CryptoError::new_err)?;
+        PyList::new(
+            py,
+            ranges
+                .iter()
+                .map(|range| PyBytes::new(py, self.0.bytes(range))),
+        )
+    }
+
+    #[getter]
+    fn key<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &*self.0.direction.key)
+    }
+
+    #[getter]
+    fn nonce(&self) -> u64 {
+        self.0.direction.nonce
+    }
+}
