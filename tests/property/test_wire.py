@@ -224,9 +224,8 @@ class AddressTests(SynchronousTestCase):
 
     def test_any_text(self) -> None:
         """Any text is an address that reads back as itself, or ConfigError."""
-        likely = st.from_regex(
-            r"(tcp|tcp4|tcp6|quic|onion|ws)://(\[[0-9a-f:]*\]|[0-9.]+|[a-z.-]+):[0-9]{0,6}", fullmatch=True
-        )
+        url = r"(tcp|tcp4|tcp6|quic|onion|ws)://(\[[0-9a-f:]*\]|[0-9.]+|[a-z.-]+):[0-9]{0,6}"
+        likely = st.from_regex(url, fullmatch=True)
 
         @settings(max_examples=200)
         @given(st.one_of(st.text(), likely), st.booleans())
