@@ -1,0 +1,162 @@
+"""``twistd katzendirauth``: the nonvoting directory authority (spec: pki 10.6, 12.1; design 2)."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from twisted.application.service import IService
+from twisted.logger import Logger
+
+import katzentwist
+from katzentwist.clock import Epochs, SystemClock
+from katzentwist.config import authority
+from katzentwist.config.authority import AuthorityConfig
+from katzentwist.config.schema import Report
+from katzentwist.crypto import kem, sign
+from katzentwist.crypto.keys import identity_hash
+from katzentwist.dirauth.service import AuthorityService
+from katzentwist.errors import KatzentwistError
+from katzentwist.net.owner import Context
+from katzentwist.net.tcp import Transports
+from katzentwist.net.workers import ThreadWorkers
+from katzentwist.node.keyfiles import KeyPair, load_or_create, prepare_data_dir
+from katzentwist.node.logging import notice
+from katzentwist.node.tapbase import Daemon, GeneratingOptions, die, read_config
+from katzentwist.randomness import SystemRandom
+
+
+class Options(GeneratingOptions):
+    """The command line."""
+
+    program = "katzendirauth"
+    summary = "The nonvoting directory authority of a Katzenpost mix network."
+    default_files = ("authority.toml", "katzenpost-authority.toml")
+
+
+def local_ips() -> Iterable[str]:
+    """The IPv4 addresses of this host, as far as its own name gives them; asked only for a file without Addresses."""
+    try:
+        found = socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)
+    except OSError:
+        return []
+    return [str(entry[4][0]) for entry in found]
+
+
+def load_keys(config: AuthorityConfig) -> tuple[KeyPair, KeyPair]:
+    """The identity and link key pairs; made if missing.
+
+    :raises KatzentwistError: the data directory or a key file is not as it must be.
+    """
+    folder = prepare_data_dir(config.data_dir)
+    random = SystemRandom()
+    identity = load_or_create(folder, "identity", sign.by_name(config.signature_scheme), random)
+    return identity, load_or_create(folder, "link", kem.by_name(config.wire_kem), random)
+
+
+def key_lines(config: AuthorityConfig, identity: KeyPair, link: KeyPair) -> list[str]:
+    """What the start and ``-g`` show of the keys (as nodes do; spec: provider 9)."""
+    return [
+        f"Server identifier is: '{config.identifier}'",
+        f"Server identity public key is: {identity.public.hex().upper()}",
+        f"Server link public key is: {link.public.hex().upper()}",
+        f"Server identity public key hash is: {identity_hash(identity.public).hex()}",
+        f"Server link public key hash is: {identity_hash(link.public).hex()}",
+    ]
+
+
+def epochs_of(config: AuthorityConfig, report: Report) -> Epochs:
+    """The epoch arithmetic; a warning if the environment overrules the file (design D8).
+
+    :raises KatzentwistError: the environment holds no positive duration.
+    """
+    epochs = Epochs.from_environment(os.environ, config.epoch_duration)
+    if config.epoch_duration and epochs != Epochs.from_environment({}, config.epoch_duration):
+        report.warn(
+            f"EpochDuration is {config.epoch_duration}, but the environment says {epochs.period:g} s: that counts"
+        )
+    return epochs
+
+
+class AuthorityDaemon(Daemon):
+    """The root service."""
+
+    name = "katzendirauth"
+
+    def __init__(self, options: Options, config: AuthorityConfig, epochs: Epochs, report: Report, reactor: Any) -> None:
+        super().__init__(options, config.logging, report, reactor)
+        self.log = Logger(namespace="server")
+        self._config, self._epochs = config, epochs
+        self._workers = ThreadWorkers(reactor)
+        self._authority: AuthorityService | None = None
+
+    def prepare(self) -> None:
+        """Data directory and keys."""
+        config = self._config
+        identity, link = load_keys(config)
+        notice(self.log, "katzentwist {version}, nonvoting directory authority", version=katzentwist.__version__)
+        notice(self.log, "This software is experimental: do not depend on it for strong security or anonymity.")
+        for line in key_lines(config, identity, link):
+            notice(self.log, "{line}", line=line)
+        self.log.info("geometry:\n{geometry}", geometry=config.geometry.toml())
+        context = Context(reactor=self.reactor, clock=SystemClock(), random=SystemRandom(), workers=self._workers)
+        self._authority = AuthorityService(
+            config,
+            self._epochs,
+            identity=identity,
+            link=link,
+            context=context,
+            transports=Transports(self.reactor),
+            call_in_reactor=self.reactor.callFromThread,
+            fail=self.fail,
+        )
+        self._workers.start()
+
+    async def start(self) -> None:
+        """Store and listeners."""
+        if self._authority is not None:
+            await self._authority.start()
+
+    async def stop(self) -> None:
+        """Authority first, threads last."""
+        if self._authority is not None:
+            await self._authority.stopService()
+            self._workers.stop()
+
+
+def generate(config: AuthorityConfig) -> None:
+    """``-g``: make what is missing, print it, and end the program."""
+    os.umask(0o077)
+    try:
+        identity, link = load_keys(config)
+    except KatzentwistError as error:
+        die(f"failed to spawn server instance: {error}")
+    print("\n".join(key_lines(config, identity, link)))  # noqa: T201
+    raise SystemExit(0)
+
+
+def makeService(options: Options) -> IService:
+    """Read the configuration and compose; nothing is opened before the service starts."""
+    from twisted.internet import reactor  # noqa: PLC0415 - the front chooses the reactor
+
+    generate_only = bool(options["generate-only"])
+
+    def read_key_file(path: str) -> str:
+        return Path(path).read_text("utf-8")
+
+    def load(text: str) -> tuple[AuthorityConfig | None, Report]:
+        return authority.load(text, local_ips=local_ips(), read_file=None if generate_only else read_key_file)
+
+    config, report = read_config(options, load)
+    if config.generate_only:
+        generate(config)
+    try:
+        epochs = epochs_of(config, report)
+        if config.metrics_address is not None:
+            report.warn("Server.MetricsAddress: the authority has no metrics page yet; nothing listens there")
+    except KatzentwistError as error:
+        die(f"failed to spawn server instance: {error}")
+    return AuthorityDaemon(options, config, epochs, report, reactor)
