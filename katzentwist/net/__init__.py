@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from katzentwist.net.address import Address, parse_address
-from katzentwist.net.dialling import dial
+from katzentwist.net.dialling import dial, dial_in_turn
 from katzentwist.net.limits import HandshakeLimits
 from katzentwist.net.link import LinkFactory, LinkProtocol
 from katzentwist.net.owner import Context, ILink, ILinkOwner, LinkOwner
@@ -26,5 +26,6 @@ __all__ = [
     "ThreadWorkers",
     "Transports",
     "dial",
+    "dial_in_turn",
     "parse_address",
 ]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import cast
 
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectError, ConnectionClosed
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
 from zope.interface import implementer
 
+from katzentwist.errors import ConfigError, WireError
 from katzentwist.net import tcp
 from katzentwist.net.address import Address
 from katzentwist.net.link import WRITE_TIMEOUT, LinkProtocol
@@ -51,6 +53,32 @@ def dial(
             link.close()
             raise
         return link
+
+    return Deferred.fromCoroutine(connect())
+
+
+def dial_in_turn(
+    context: Context,
+    transports: tcp.Transports,
+    addresses: Iterable[Address],
+    config: SessionConfig,
+    owner: ILinkOwner,
+    *,
+    connect_timeout: float = tcp.CONNECT_TIMEOUT,
+    keepalive: int = tcp.NODE_KEEPALIVE,
+) -> Deferred[LinkProtocol]:
+    """As :func:`dial`, trying one address after the other until a link is established; fails with the last error."""
+
+    async def connect() -> LinkProtocol:
+        error: Exception = ConfigError("no address to dial")
+        for address in addresses:
+            try:
+                return await dial(
+                    context, transports, address, config, owner, connect_timeout=connect_timeout, keepalive=keepalive
+                )
+            except (WireError, ConnectError, ConnectionClosed, ConfigError) as failed:
+                error = failed
+        raise error
 
     return Deferred.fromCoroutine(connect())
 

@@ -55,6 +55,7 @@ class LinkProtocol(Protocol):
         *,
         initiator: bool,
         limits: HandshakeLimits | None = None,
+        brief: bool = False,
         keepalive: int = tcp.NODE_KEEPALIVE,
         write_timeout: float = WRITE_TIMEOUT,
     ) -> None:
@@ -66,6 +67,7 @@ class LinkProtocol(Protocol):
         self._config = config
         self._owner = owner
         self._limits = limits
+        self._brief = brief
         self._half_open: HalfOpen | None = None
         self._keepalive = keepalive
         self._write_timeout = write_timeout
@@ -193,7 +195,8 @@ class LinkProtocol(Protocol):
                 self._owner.commandReceived(self, event.command)
             case Established():
                 self.established = True
-                self._leave_limits()
+                if not self._brief:
+                    self._leave_limits()
                 self._flush()
                 self._owner.established(self)
             case PeerCredentials():
@@ -285,6 +288,8 @@ class LinkFactory(Factory):
 
     :param config: of all sessions; a new one may be assigned at any time and holds for new connections.
     :param limits: share one between the listeners of a node.
+    :param brief: sessions are one request long, as at an authority: they count in *limits* until they are closed, so
+        that idle strangers can not hold connections either.
     :param ready: while it says False, connections are closed at once (spec: link 9.6).
     """
 
@@ -297,6 +302,7 @@ class LinkFactory(Factory):
         owner: ILinkOwner,
         *,
         limits: HandshakeLimits | None = None,
+        brief: bool = False,
         ready: Callable[[], bool] = lambda: True,
         keepalive: int = tcp.NODE_KEEPALIVE,
         write_timeout: float = WRITE_TIMEOUT,
@@ -305,6 +311,7 @@ class LinkFactory(Factory):
         self._context = context
         self._owner = owner
         self._limits = HandshakeLimits() if limits is None else limits
+        self._brief = brief
         self._ready = ready
         self._keepalive = keepalive
         self._write_timeout = write_timeout
@@ -319,6 +326,7 @@ class LinkFactory(Factory):
             self._owner,
             initiator=False,
             limits=self._limits,
+            brief=self._brief,
             keepalive=self._keepalive,
             write_timeout=self._write_timeout,
         )
