@@ -35,9 +35,8 @@ class AuthorityListener(LinkOwner):
     :param get: epoch -> (status, container).
     """
 
-    log = Logger(namespace="listener")
-
     def __init__(self, is_member: Callable[[bytes], bool], post: Poster, get: Getter) -> None:
+        self.log = Logger(namespace="listener")
         self._is_member = is_member
         self._post = post
         self._get = get

@@ -61,7 +61,6 @@ class AuthorityService(Service):
     :param fail: called with a message when the authority can not go on (the disk failed).
     """
 
-    log = Logger(namespace="authority")
     name = "authority"
 
     def __init__(
@@ -76,6 +75,7 @@ class AuthorityService(Service):
         call_in_reactor: Callable[..., Any],
         fail: Callable[[str], None],
     ) -> None:
+        self.log = Logger(namespace="authority")
         self.config = config
         self.core: AuthorityCore
         self.listener = AuthorityListener(self.is_member, self.post, self.get)

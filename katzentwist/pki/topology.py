@@ -6,8 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
-
+from katzentwist.crypto.keystream import Keystream
 from katzentwist.pki.descriptor import Descriptor
 
 Layers = list[list[Descriptor]]
@@ -22,12 +21,12 @@ class Permutations:
     """
 
     def __init__(self, key: bytes) -> None:
-        self._stream = Cipher(algorithms.ChaCha20(key, bytes(16)), mode=None).encryptor()
+        self._stream = Keystream(key)
         self._buffer = b""
 
     def _draw31(self) -> int:
         if not self._buffer:
-            self._buffer = self._stream.update(bytes(1024))
+            self._buffer = self._stream.read(1024)
         piece, self._buffer = self._buffer[:8], self._buffer[8:]
         return (int.from_bytes(piece, "little") & _MASK) >> 32
 
