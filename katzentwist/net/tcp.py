@@ -44,9 +44,9 @@ class TCP:
         """Listens on exactly the address, so IPv6 sockets do not take IPv4 connections."""
         literal = address.ip
         if literal is None:
-            raise ConfigError(f"{address}: can only listen on an IP address")
+            raise ConfigError(f"{address.url}: can only listen on an IP address")
         endpoint = TCP6ServerEndpoint if literal.version == 6 else TCP4ServerEndpoint
-        return endpoint(reactor, address.port, backlog=BACKLOG, interface=address.host)
+        return endpoint(reactor, address.port, backlog=BACKLOG, interface=str(literal))
 
     def dial(self, reactor: Any, address: Address, timeout: float) -> IStreamClientEndpoint:
         """By the family of the literal; names are resolved, and both families tried."""
@@ -54,7 +54,7 @@ class TCP:
         if literal is None:
             return HostnameEndpoint(reactor, address.host.encode("ascii"), address.port, timeout=timeout)
         endpoint = TCP6ClientEndpoint if literal.version == 6 else TCP4ClientEndpoint
-        return endpoint(reactor, address.host, address.port, timeout=timeout)
+        return endpoint(reactor, str(literal), address.port, timeout=timeout)
 
 
 class Missing:
@@ -65,11 +65,11 @@ class Missing:
 
     def listen(self, reactor: Any, address: Address) -> IStreamServerEndpoint:
         """:raises ConfigError: always."""
-        raise ConfigError(f"{address}: {self._remedy}")
+        raise ConfigError(f"{address.url}: {self._remedy}")
 
     def dial(self, reactor: Any, address: Address, timeout: float) -> IStreamClientEndpoint:
         """:raises ConfigError: always."""
-        raise ConfigError(f"{address}: {self._remedy}")
+        raise ConfigError(f"{address.url}: {self._remedy}")
 
 
 class Transports:
@@ -96,7 +96,7 @@ class Transports:
         :raises ConfigError: the scheme can not be listened on.
         """
         if address.scheme == "onion":
-            raise ConfigError(f"{address}: onion addresses are only advertised; listen on tcp and let Tor forward")
+            raise ConfigError(f"{address.url}: onion addresses are only advertised; listen on tcp and let Tor forward")
         return self._adapter(address).listen(self._reactor, address)
 
     def dial(self, address: Address, timeout: float = CONNECT_TIMEOUT) -> IStreamClientEndpoint:
@@ -110,7 +110,7 @@ class Transports:
         try:
             return self._adapters[address.scheme]
         except KeyError:
-            raise ConfigError(f"{address}: unsupported scheme") from None
+            raise ConfigError(f"{address.url}: unsupported scheme") from None
 
 
 def tune(transport: Any, keepalive: int) -> None:

@@ -234,6 +234,6 @@ class AddressTests(SynchronousTestCase):
                 address = parse_address(text, allow_hostnames=names)
             except ConfigError:
                 return
-            self.assertEqual(parse_address(str(address), allow_hostnames=names), address)
+            self.assertEqual(parse_address(address.url, allow_hostnames=names), address)
 
         check()
