@@ -27,6 +27,9 @@ Value: TypeAlias = Any
 
 MAX_DEPTH: Final = 32
 MAX_ITEMS: Final = 131072
+"""Items of one array, pairs of one map."""
+MAX_TOTAL: Final = 1 << 18
+"""Items of one decoding altogether, at all depths: a bound on the time that hostile bytes can take."""
 _UINT64: Final = 2**64
 
 
@@ -74,12 +77,13 @@ def encode(value: Value) -> bytes:
     return cbor2.dumps(_plain(value), canonical=True)
 
 
-def decode(data: bytes) -> Value:
+def decode(data: bytes, most: int = MAX_TOTAL) -> Value:
     """The one item that *data* holds.
 
+    :param most: how many items there may be inside it.
     :raises PKIError: *data* is not exactly one CBOR item within the limits.
     """
-    reader = _Reader(data)
+    reader = _Reader(data, most)
     try:
         value = reader.item(MAX_DEPTH)
     except (IndexError, struct.error):
@@ -106,13 +110,17 @@ def _refuse(why: str) -> NoReturn:
 class _Reader:
     """A recursive reader over one byte string; IndexError means that it is cut short."""
 
-    __slots__ = ("at", "data")
+    __slots__ = ("at", "data", "left")
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, most: int) -> None:
         self.data = data
         self.at = 0
+        self.left = most
 
     def item(self, depth: int) -> Value:  # noqa: PLR0911
+        self.left -= 1
+        if self.left < 0:
+            _refuse("too many items")
         initial = self.data[self.at]
         self.at += 1
         major, info = initial >> 5, initial & 31

@@ -22,6 +22,9 @@ MAX_NAME: Final = 32
 KEYS_AHEAD: Final = 2
 """Mix keys may be for the target epoch and this many after it."""
 
+MAX_ITEMS: Final = 1 << 14
+"""CBOR items of a descriptor; a service node with many services has some hundred."""
+
 _NAMES = cbor.names(
     (
         "Name",
@@ -77,7 +80,7 @@ class Descriptor:
 
         :raises PKIError: no CBOR, or a field of the wrong type.
         """
-        fields = cbor.Fields("descriptor", cbor.decode(raw), _NAMES)
+        fields = cbor.Fields("descriptor", cbor.decode(raw, MAX_ITEMS), _NAMES)
         return cls(
             name=fields.text("Name"),
             epoch=fields.uint("Epoch"),

@@ -23,6 +23,9 @@ from katzentwist.pki import cbor
 from katzentwist.pki.cert import SCHEME, Signature
 from katzentwist.pki.descriptor import Descriptor
 
+MAX_ITEMS = 1 << 16
+"""CBOR items of an upload; anybody may send one, so what reading it can cost is bounded here."""
+
 _NAMES = cbor.names(("LoopStats", "Signature", "MixDescriptor"))
 _STATS_NAMES = cbor.names(("Epoch", "SegmentRatios", "MixIdentityHash"))
 
@@ -87,7 +90,7 @@ class SignedUpload:
 
         :raises PKIError: it does not decode, or has no descriptor.
         """
-        fields = cbor.Fields("upload", cbor.decode(raw), _NAMES)
+        fields = cbor.Fields("upload", cbor.decode(raw, MAX_ITEMS), _NAMES)
         descriptor = fields.blob("MixDescriptor")
         if not descriptor:
             raise PKIError("upload without a descriptor")

@@ -112,7 +112,7 @@ class AuthorityProperties(SynchronousTestCase):
     def test_promises(self) -> None:
         """Nothing acknowledged is forgotten, no epoch gets a second document."""
         machine = AuthorityMachine.TestCase
-        machine.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+        machine.settings = settings(max_examples=80, stateful_step_count=30, deadline=None)
         machine("runTest").runTest()
 
     def test_refusals_have_a_status(self) -> None:

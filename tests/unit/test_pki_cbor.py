@@ -75,6 +75,13 @@ class CBORTests(SynchronousTestCase):
         self.assertRaises(PKIError, cbor.decode, b"\x81" * 33 + b"\x00")
         self.assertRaises(PKIError, cbor.decode, b"\xc1" * 100000 + b"\x00")
 
+    def test_total(self) -> None:
+        """The items of all levels together are bounded."""
+        row = b"\x99\x03\xe8" + bytes(1000)
+        self.assertEqual(len(cbor.decode(b"\x98\xc8" + row * 200)), 200)
+        self.assertRaises(PKIError, cbor.decode, b"\x99\x01\x2c" + row * 300)
+        self.assertRaises(PKIError, cbor.decode, row, 1000)
+
     def test_floats(self) -> None:
         """Shortest form, with the fixed NaN."""
         for value, text in ((0.5, "f93800"), (0.0, "f90000"), (0.02, "fb3f947ae147ae147b"), (math.inf, "f97c00")):
