@@ -11,8 +11,8 @@ from katzentwist.sphinx.geometry import Geometry
 from katzentwist.sphinx.packet import build
 from katzentwist.sphinx.path import Path, PathDescriptor, PathDocument, choose_path, find_node
 from katzentwist.sphinx.surb import Surb, decrypt_reply, new_surb, packet_from_surb, reply_packet
-from katzentwist.sphinx.types import PathHop, Unwrapped
-from katzentwist.sphinx.unwrap import BatchResult, unwrap, unwrap_batch
+from katzentwist.sphinx.types import BatchResult, PathHop, Unwrapped
+from katzentwist.sphinx.unwrap import unwrap, unwrap_batch
 
 __all__ = [
     "BatchResult",

@@ -24,6 +24,7 @@ from katzentwist.sphinx.geometry import MAC_LENGTH, NODE_ID_LENGTH, RECIPIENT_ID
 
 INVALID_COMMAND = "sphinx: invalid per-hop command"
 REDUNDANT_COMMAND = "redundant command"
+SENSELESS_COMMANDS = "sphinx: invalid combination of commands"
 
 
 def _exactly(size: int) -> Callable[[Any, attrs.Attribute[bytes], bytes], None]:

@@ -29,7 +29,7 @@ from katzentwist.sphinx.geometry import (
     SPRP_KEY_MATERIAL_LENGTH,
     Geometry,
 )
-from katzentwist.sphinx.types import PathHop, Unwrapped
+from katzentwist.sphinx.types import NO_KEY, BatchResult, PathHop, Unwrapped
 
 Encapsulate = Callable[[bytes], tuple[bytes, bytes]]
 """Public key -> (ciphertext, shared secret)."""
@@ -257,6 +257,41 @@ def _without_tag(payload: bytes) -> bytes:
     if not hmac.compare_digest(payload[:PAYLOAD_TAG_LENGTH], bytes(PAYLOAD_TAG_LENGTH)):
         raise SphinxError("sphinx: payload auth failed")
     return payload[PAYLOAD_TAG_LENGTH:]
+
+
+def unwrap_batch(keys: Sequence[bytes], packets: Sequence[bytes], geometry: Geometry) -> list[BatchResult]:
+    """Each packet with the first key that unwraps it (spec: sphinx 12); see :data:`BatchResult`."""
+    return [_unwrap_and_sort(keys, packet, geometry) for packet in packets]
+
+
+def _unwrap_and_sort(keys: Sequence[bytes], packet: bytes, geometry: Geometry) -> BatchResult:
+    if len(packet) != geometry.packet_length:
+        return NO_KEY, None, routing.Kind.INVALID, f"invalid Sphinx packet size: {len(packet)}", None, None
+    last_error = SphinxError("")
+    for index, key in enumerate(keys):
+        try:
+            found = unwrap(key, packet, geometry)
+        except SphinxError as error:
+            last_error = error
+            continue
+        return _sort(index, found)
+    return NO_KEY, last_error.replay_tag, routing.Kind.INVALID, str(last_error), None, None
+
+
+def _sort(index: int, found: Unwrapped) -> BatchResult:
+    try:
+        wanted = routing.Routing.from_commands(found.commands)
+    except SphinxError:
+        return index, found.replay_tag, routing.Kind.REDUNDANT, routing.REDUNDANT_COMMAND, None, None
+    match wanted.kind:
+        case routing.Kind.FORWARD if wanted.next_hop is not None:
+            return index, found.replay_tag, routing.Kind.FORWARD, wanted.next_hop.id, wanted.delay, found.next_packet
+        case routing.Kind.TO_USER:
+            return index, found.replay_tag, routing.Kind.TO_USER, wanted.recipient, wanted.delay, found.payload
+        case routing.Kind.SURB_REPLY:
+            return index, found.replay_tag, routing.Kind.SURB_REPLY, wanted.recipient, wanted.surb_id, found.payload
+        case _:
+            return index, found.replay_tag, routing.Kind.SENSELESS, routing.SENSELESS_COMMANDS, None, None
 
 
 # SURBs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TypeAlias
 
 import attrs
 
@@ -41,3 +42,23 @@ class Unwrapped:
     replay_tag: bytes
     commands: tuple[Command, ...]
     next_packet: bytes | None = attrs.field(repr=False)
+
+
+NO_KEY = -1
+"""Key index of a packet that no key unwraps."""
+
+BatchResult: TypeAlias = tuple[int, bytes | None, int, bytes | str | None, int | bytes | None, bytes | None]
+"""(key index, replay tag, kind, a, b, c); kind is a
+:class:`~katzentwist.sphinx.commands.Kind`, and by it a, b and c are
+
+===========  ===========  ======================  ==============================
+kind         a            b                       c
+===========  ===========  ======================  ==============================
+FORWARD      next hop id  delay in ms             next packet
+TO_USER      recipient    delay in ms or None     payload without its tag
+SURB_REPLY   recipient    SURB id                 whole payload, tag included
+REDUNDANT    error text   None                    None
+SENSELESS    error text   None                    None
+INVALID      error text   None                    None; key index -1
+===========  ===========  ======================  ==============================
+"""
