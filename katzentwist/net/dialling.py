@@ -21,7 +21,7 @@ from katzentwist.wire import SessionConfig
 
 def dial(
     context: Context,
-    transports: tcp.Transports,
+    transports: tcp.Endpoints,
     address: Address,
     config: SessionConfig,
     owner: ILinkOwner,
@@ -59,7 +59,7 @@ def dial(
 
 def dial_in_turn(
     context: Context,
-    transports: tcp.Transports,
+    transports: tcp.Endpoints,
     addresses: Iterable[Address],
     config: SessionConfig,
     owner: ILinkOwner,

@@ -71,7 +71,7 @@ class Timeouts:
 
 def request(
     context: Context,
-    transports: tcp.Transports,
+    transports: tcp.Endpoints,
     authority: Authority,
     command: Command,
     *,

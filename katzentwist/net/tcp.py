@@ -72,6 +72,16 @@ class Missing:
         raise ConfigError(f"{address.url}: {self._remedy}")
 
 
+class Endpoints(Protocol):
+    """What links need: :class:`Transports`, or the network in memory of katzentwist.testing."""
+
+    def listen(self, address: Address) -> IStreamServerEndpoint:
+        """The server endpoint of an address."""
+
+    def dial(self, address: Address, timeout: float = CONNECT_TIMEOUT) -> IStreamClientEndpoint:
+        """The client endpoint of an address."""
+
+
 class Transports:
     """The adapters of a program, by scheme."""
 
