@@ -23,28 +23,28 @@ class ISpool(Interface):
     All methods raise StoreError (in the Deferred) when the database fails.
     """
 
-    def open() -> Deferred[None]:  # type: ignore[empty-body]
+    def open() -> Deferred[None]:
         """Open the database."""
 
-    def store_message(user: bytes, message: bytes) -> Deferred[None]:  # type: ignore[empty-body]
+    def store_message(user: bytes, message: bytes) -> Deferred[None]:
         """Append a plain message; on disk when it fires."""
 
-    def store_surb_reply(user: bytes, surb_id: bytes, message: bytes) -> Deferred[None]:  # type: ignore[empty-body]
+    def store_surb_reply(user: bytes, surb_id: bytes, message: bytes) -> Deferred[None]:
         """Append a SURB reply; on disk when it fires."""
 
-    def get(user: bytes, advance: bool) -> Deferred[tuple[SpoolEntry | None, int]]:  # type: ignore[empty-body]
+    def get(user: bytes, advance: bool) -> Deferred[tuple[SpoolEntry | None, int]]:
         """The first entry and 1 if more follow, else 0; with *advance*, delete the first one before."""
 
-    def remove(user: bytes) -> Deferred[None]:  # type: ignore[empty-body]
+    def remove(user: bytes) -> Deferred[None]:
         """Delete the queue of a user; an unknown user is fine."""
 
-    def vacuum(keep: Any) -> Deferred[None]:  # type: ignore[empty-body]
+    def vacuum(keep: Any) -> Deferred[None]:
         """Delete the queues of all users but those in the set *keep*."""
 
-    def users() -> Deferred[list[bytes]]:  # type: ignore[empty-body]
+    def users() -> Deferred[list[bytes]]:
         """The users who have a queue."""
 
-    def close() -> Deferred[None]:  # type: ignore[empty-body]
+    def close() -> Deferred[None]:
         """Close the database."""
 
 
@@ -55,37 +55,37 @@ class IUserDB(Interface):
     UserExistsError are the distinguishable ones.
     """
 
-    def open() -> Deferred[None]:  # type: ignore[empty-body]
+    def open() -> Deferred[None]:
         """Open the database."""
 
-    def exists(user: bytes) -> Deferred[bool]:  # type: ignore[empty-body]
+    def exists(user: bytes) -> Deferred[bool]:
         """Whether the user has a link key."""
 
-    def is_valid(user: bytes, link_key: bytes) -> Deferred[bool]:  # type: ignore[empty-body]
+    def is_valid(user: bytes, link_key: bytes) -> Deferred[bool]:
         """Whether the user exists with this link key."""
 
-    def add(user: bytes, link_key: bytes, update: bool = False, ephemeral: bool = False) -> Deferred[None]:  # type: ignore[empty-body]
+    def add(user: bytes, link_key: bytes, update: bool = False, ephemeral: bool = False) -> Deferred[None]:
         """Create a user, or with *update* replace the link key of an existing one and make it permanent."""
 
-    def link(user: bytes) -> Deferred[bytes]:  # type: ignore[empty-body]
+    def link(user: bytes) -> Deferred[bytes]:
         """The link key."""
 
-    def set_identity(user: bytes, key: bytes | None) -> Deferred[None]:  # type: ignore[empty-body]
+    def set_identity(user: bytes, key: bytes | None) -> Deferred[None]:
         """Set or, with None, remove the identity key."""
 
-    def identity(user: bytes) -> Deferred[bytes]:  # type: ignore[empty-body]
+    def identity(user: bytes) -> Deferred[bytes]:
         """The identity key."""
 
-    def remove(user: bytes) -> Deferred[None]:  # type: ignore[empty-body]
+    def remove(user: bytes) -> Deferred[None]:
         """Delete the user with both keys."""
 
-    def ephemeral_users() -> Deferred[list[bytes]]:  # type: ignore[empty-body]
+    def ephemeral_users() -> Deferred[list[bytes]]:
         """Users who were let in without being known."""
 
-    def users() -> Deferred[list[bytes]]:  # type: ignore[empty-body]
+    def users() -> Deferred[list[bytes]]:
         """All users."""
 
-    def close() -> Deferred[None]:  # type: ignore[empty-body]
+    def close() -> Deferred[None]:
         """Close the database."""
 
 
@@ -98,5 +98,5 @@ class IKaetzchen(Interface):
         :param payload: the user payload with its padding.
         """
 
-    def parameters() -> dict[str, Any]:  # type: ignore[empty-body]
+    def parameters() -> dict[str, Any]:
         """What the descriptor says beside the endpoint."""

@@ -19,16 +19,16 @@ T = TypeVar("T")
 class IRandom(Interface):
     """A source of random bytes and of the draws that the protocol needs."""
 
-    def bytes(n: int) -> bytes:  # type: ignore[empty-body]
+    def bytes(n: int) -> bytes:
         """*n* uniform bytes."""
 
-    def below(n: int) -> int:  # type: ignore[empty-body]
+    def below(n: int) -> int:
         """A uniform integer in ``range(n)``; *n* is at least 1."""
 
-    def uniform() -> float:  # type: ignore[empty-body]
+    def uniform() -> float:
         """A uniform float in the half-open interval (0, 1], with 53 bits."""
 
-    def exponential(rate: float) -> float:  # type: ignore[empty-body]
+    def exponential(rate: float) -> float:
         """A draw from the exponential distribution with this *rate* (mean ``1 / rate``)."""
 
 

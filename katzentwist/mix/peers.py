@@ -127,7 +127,7 @@ class Neighbours:
 
     def knows(self, node: bytes) -> bool:
         """Whether any document that is held lists this node id."""
-        return any(node in view.document for view in self.views.values())
+        return any(view.document.find(node) is not None for view in self.views.values())
 
     def authenticate(self, node: bytes, link_key: bytes, direction: Direction, now: int, near_end: bool) -> Verdict:
         """Check a peer by its additional data and link key (spec: node 5.2)."""
@@ -149,7 +149,7 @@ class Neighbours:
                 if direction is Direction.INCOMING and near_end:
                     return Verdict(newest, True, True)
                 valid = True
-            elif current is not None and node in current.document:
+            elif current is not None and current.document.find(node) is not None:
                 return Verdict(newest, True, True)
         return Verdict(newest, False, valid)
 
@@ -159,7 +159,7 @@ class Neighbours:
         current = self.views.get(now)
         for view in self.usable(now, near_end):
             for node, descriptor in view.outgoing.items():
-                if view.epoch < now and (current is None or node not in current.document):
+                if view.epoch < now and (current is None or current.document.find(node) is None):
                     continue
                 out.setdefault(node, descriptor)
         return out

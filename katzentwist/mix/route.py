@@ -20,7 +20,7 @@ class Fate(enum.Enum):
     DECOY = "decoy"
 
 
-def route(
+def route(  # noqa: PLR0911 - one return per row of the table
     node: NodeKind,
     kind: Kind,
     *,

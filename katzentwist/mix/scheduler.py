@@ -56,7 +56,8 @@ class MemoryQueue:
 
     def pop_due(self, now: float, most: int) -> list[Entry]:
         """Remove up to *most* due entries, earliest first."""
-        heap, out = self._heap, []
+        heap = self._heap
+        out: list[Entry] = []
         while heap and len(out) < most and heap[0][0] <= now:
             out.append(heapq.heappop(heap))
         return out

@@ -1,7 +1,7 @@
 """The log of a daemon: line format, levels, file, SIGHUP (spec: node 1.5 and 1.6).
 
 A line is ``HH:MM:SS.mmm LEVL module: message``. twisted.logger has no NOTICE; a NOTICE is an info event that carries
-``notice=True``, made by :func:`notice`.
+``notice=True``, made by :func:`katzentwist.logger.notice`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any, TextIO
 
-from twisted.logger import ILogObserver, Logger, LogLevel, formatEvent
+from twisted.logger import ILogObserver, LogLevel, formatEvent
 from zope.interface import implementer
 
 from katzentwist.config.common import Logging
@@ -27,11 +27,6 @@ _BY_TWISTED_LEVEL = {
     LogLevel.error: "ERROR",
     LogLevel.critical: "ERROR",
 }
-
-
-def notice(log: Logger, message: str, **fields: Any) -> None:
-    """Log at NOTICE: what an operator wants to see when nothing is wrong."""
-    log.info(message, notice=True, **fields)
 
 
 def level_of(event: dict[str, Any]) -> str:

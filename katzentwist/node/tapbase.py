@@ -19,7 +19,7 @@ from typing import Any, NoReturn, TypeVar
 from twisted.application import service
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorCore
-from twisted.logger import ILogObserver, Logger
+from twisted.logger import ILogObserver
 from twisted.python import failure, usage
 from twisted.python.components import Componentized
 
@@ -27,7 +27,8 @@ import katzentwist
 from katzentwist.config.common import Logging
 from katzentwist.config.schema import Report
 from katzentwist.errors import KatzentwistError
-from katzentwist.node.logging import LogFile, notice
+from katzentwist.logger import ModuleLogger, notice
+from katzentwist.node.logging import LogFile
 from katzentwist.node.notify import Notifier
 
 C = TypeVar("C")
@@ -153,7 +154,7 @@ class Daemon(service.MultiService):
         # Delays must not move when the wall clock is set; callLater follows this attribute.
         reactor.seconds = time.monotonic
         self.reactor: Any = reactor
-        self.log = Logger(namespace="server")
+        self.log = ModuleLogger("server")
         self._options, self._report = options, report
         self._settings = logging
         self._log_file: LogFile | None = None
@@ -198,6 +199,13 @@ class Daemon(service.MultiService):
             self._refuse_start(e)
         super().startService()  # type: ignore[no-untyped-call]
         started = Deferred.fromCoroutine(self._guarded(self.start()))
+        if isinstance(started.result if started.called else None, failure.Failure):
+            # It failed at once, so a used port and the like still reach the one who started us.
+            early: list[failure.Failure] = []
+            started.addErrback(early.append)
+            if isinstance(early[0].value, (KatzentwistError, OSError)):
+                self._refuse_start(early[0].value)
+            self._failed_later(early[0])
         started.addErrback(self._failed_later)
 
     async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:

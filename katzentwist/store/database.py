@@ -1,8 +1,8 @@
 """An embedded database: SQLite on a thread of its own, with group commit.
 
 Jobs are functions of a connection. All that wait are run in one transaction, each in a savepoint of its own, so one
-full sync serves many; a job's result is delivered only after the commit that holds it. The file is opened with WAL and full
-sync, its integrity checked, its schema versioned (design D6).
+full sync serves many; a job's result is delivered only after the commit that holds it. The file is opened with WAL and
+full sync, its integrity checked, its schema versioned (design D6).
 """
 
 from __future__ import annotations

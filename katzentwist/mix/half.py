@@ -1,0 +1,183 @@
+"""One half of a node: a mix, or the gateway or service half of a Provider (design D4).
+
+A packet enters at :mod:`~katzentwist.mix.incoming`, is unwrapped by :mod:`~katzentwist.mix.pipeline`, waits in
+:mod:`~katzentwist.mix.scheduler`, and leaves by :mod:`~katzentwist.mix.outgoing`. What ends here goes to the
+:class:`~katzentwist.mix.ends.IPacketEnd` of the half.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from zope.interface import implementer
+
+from katzentwist.config.node import Half as HalfConfig
+from katzentwist.config.node import Kind
+from katzentwist.errors import PKIError, SphinxError
+from katzentwist.logger import ModuleLogger
+from katzentwist.mix.drops import DropReason, drop
+from katzentwist.mix.ends import EndedPacket, IClients, IPacketEnd, IReplier
+from katzentwist.mix.identity import Identity
+from katzentwist.mix.incoming import Incoming, Listeners
+from katzentwist.mix.mixkeys import MixKeys
+from katzentwist.mix.outgoing import Connector
+from katzentwist.mix.peers import Neighbours, Self
+from katzentwist.mix.pipeline import Pipeline
+from katzentwist.mix.scheduler import DelayQueue, MemoryQueue, Scheduler, delay_limit
+from katzentwist.node.runtime import Runtime
+from katzentwist.pki.document import SignedDocument
+from katzentwist.sphinx import delay_cap, reply_packet
+
+
+@implementer(IReplier)
+class Half:
+    """The packet path of one identity.
+
+    :param end: takes packets that end here; None at a mix.
+    :param clients: takes clients; None but at a gateway.
+    :param queue: where delayed packets are kept; None means in memory.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        config: HalfConfig,
+        identity: Identity,
+        keys: MixKeys,
+        *,
+        end: IPacketEnd | None = None,
+        clients: IClients | None = None,
+        queue: DelayQueue | None = None,
+    ) -> None:
+        self.runtime, self.config, self.identity, self.keys = runtime, config, identity, keys
+        self.kind: Kind = config.kind
+        self.log = ModuleLogger("scheduler")
+        self._end = end
+        self._timer: Any = None
+        self._timer_at = 0.0
+        self._dispatched_epoch = -1
+        self.decoy_id: bytes = runtime.random.bytes(32)
+        self.decoys: Any = None
+        self.neighbours = Neighbours(
+            Self(
+                kind=config.kind,
+                name=config.identifier,
+                id=identity.id,
+                identity_key=identity.identity.public,
+                link_key=identity.link.public,
+            )
+        )
+        self.connector = Connector(runtime, identity, self.neighbours)
+        self.scheduler = Scheduler(
+            queue=queue or MemoryQueue(runtime.random, self._drop, max(0, runtime.debug.scheduler_queue_size)),
+            max_delay=3 * runtime.epochs.period,
+            slack=runtime.debug.scheduler_slack / 1000,
+            burst=max(1, runtime.debug.scheduler_max_burst),
+            known_hop=self.connector.__contains__,
+            dropped=self._drop,
+        )
+        self.pipeline = Pipeline(
+            runtime,
+            config.kind,
+            keys,
+            self.decoy_id,
+            schedule=self.scheduler.enqueue,
+            deliver=self._deliver,
+            decoy=self._decoy_reply,
+            after_batch=self._arm,
+        )
+        self.incoming = Incoming(runtime, identity, self.neighbours, self.pipeline, clients)
+        self.listeners = Listeners(runtime, config.listen, self.incoming)
+
+    def _drop(self, reason: DropReason, amount: int = 1) -> None:
+        drop(self.runtime.metrics, reason, amount)
+
+    # Life ----------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to dial and to check peers; the listeners are started apart, since they may fail."""
+        self.connector.start()
+        self.incoming.start()
+
+    async def stop(self) -> None:
+        """Close everything; delayed packets are lost, and counted."""
+        await self.listeners.stop()
+        self.incoming.stop()
+        self.connector.stop()
+        self.pipeline.close()
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._timer = None
+        if len(self.scheduler.queue):
+            self._drop(DropReason.SHUTDOWN, len(self.scheduler.queue))
+        self.scheduler.queue.close()
+
+    # Documents -----------------------------------------------------------------------------------------------------
+
+    def take_document(self, signed: SignedDocument) -> None:
+        """Use a document.
+
+        :raises PKIError: this half does not find itself in it.
+        """
+        try:
+            self.neighbours.add(signed)
+        except PKIError:
+            self.runtime.metrics.count("failed_pki_cache_generation_per_epoch_total", epoch=str(signed.document.epoch))
+            raise
+        self.documents_changed()
+
+    def documents_changed(self) -> None:
+        """A document came, or an epoch began."""
+        now, _ = self.runtime.epoch()
+        self.neighbours.forget_before(now - 2)
+        self.keys.prune(now)
+        view = self.neighbours.views.get(now)
+        if view is not None:
+            self.scheduler.max_delay = delay_limit(delay_cap(view.document.mu), self.runtime.epochs.period)
+        self.connector.documents_changed()
+        self.incoming.recheck()
+
+    # The scheduler's clock -----------------------------------------------------------------------------------------
+
+    def _arm(self) -> None:
+        """Keep one wake-up, at the earliest due time."""
+        due = self.scheduler.next_deadline()
+        if due is None:
+            return
+        if self._timer is not None and self._timer.active():
+            if due >= self._timer_at:
+                return
+            self._timer.cancel()
+        self._timer_at = due
+        self._timer = self.runtime.reactor.callLater(max(0.0, due - self.runtime.clock.monotonic()), self._wake)
+
+    def _wake(self) -> None:
+        now = self.runtime.clock.monotonic()
+        for node, packets in self.scheduler.dispatch(now).items():
+            self.connector.send(node, packets, now)
+        self._arm()
+
+    # Packets that end here -----------------------------------------------------------------------------------------
+
+    def _deliver(self, packet: EndedPacket) -> None:
+        if self._end is None:
+            self._drop(DropReason.MIX_RECEIVED_NON_FORWARD)
+        else:
+            self._end.deliver(self, packet)
+
+    def _decoy_reply(self, surb_id: bytes, payload: bytes) -> None:
+        if self.decoys is None:
+            self._drop(DropReason.DECOY_UNKNOWN_SURB_ID)
+        else:
+            self.decoys.reply(surb_id, payload)
+
+    def reply(self, surb: bytes, payload: bytes, delay: float) -> None:
+        """Send *payload* by *surb* after *delay* seconds."""
+        try:
+            packet, first_hop = reply_packet(surb, payload, self.runtime.geometry)
+        except SphinxError as e:
+            self.log.debug("reply dropped: {why}", why=str(e))
+            self._drop(DropReason.INVALID_PACKET)
+            return
+        self.scheduler.enqueue(max(0.0, delay), first_hop, packet, self.runtime.clock.monotonic())
+        self._arm()

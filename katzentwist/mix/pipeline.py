@@ -1,0 +1,210 @@
+"""From the link to a decision: packets wait here for a Sphinx worker, are unwrapped in batches, and leave sorted.
+
+A packet enters by :meth:`Pipeline.intake`. Batches are as large as what waits, up to :data:`BATCH`; each is one native
+call in a worker thread, without the interpreter lock (spec: node 4.1 to 4.5).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+from twisted.python.failure import Failure
+
+from katzentwist.config.node import Kind as NodeKind
+from katzentwist.logger import ModuleLogger
+from katzentwist.mix.drops import DropReason, drop
+from katzentwist.mix.ends import EndedPacket
+from katzentwist.mix.mixkeys import MixKey, MixKeys
+from katzentwist.mix.route import Fate, forward_delay, route
+from katzentwist.node.runtime import Runtime
+from katzentwist.sphinx import BatchResult, Kind, unwrap_batch
+
+BATCH: Final = 64
+"""Most packets per native call: at 60 us each a thread is busy for 4 ms, so batches delay each other little."""
+INBOUND_LIMIT: Final = 8192
+"""Most packets that wait for a worker, 25 MB of them; UnwrapDelay empties the queue of an overloaded node."""
+
+_Waiting = tuple[float, bool, list[bytes]]
+"""(arrival, from a client, packets)."""
+
+
+class Pipeline:
+    """The intake of one half.
+
+    :param schedule: ``(delay in seconds, next hop, packet, now)`` for a forward packet.
+    :param deliver: takes a packet that ends here.
+    :param decoy: takes ``(surb id, payload)`` of a reply to this half's own decoys.
+    """
+
+    log = ModuleLogger("crypto")
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        kind: NodeKind,
+        keys: MixKeys,
+        decoy_id: bytes,
+        *,
+        schedule: Callable[[float, bytes, bytes, float], None],
+        deliver: Callable[[EndedPacket], None],
+        decoy: Callable[[bytes, bytes], None],
+        after_batch: Callable[[], None],
+    ) -> None:
+        self._runtime, self._kind, self._keys, self._decoy_id = runtime, kind, keys, decoy_id
+        self._schedule, self._deliver, self._decoy, self._after_batch = schedule, deliver, decoy, after_batch
+        self._waiting: deque[_Waiting] = deque()
+        self._count = 0
+        self._busy = 0
+        self._patience = runtime.debug.unwrap_delay / 1000
+        self._period = runtime.epochs.period
+
+    def __len__(self) -> int:
+        """Packets that wait for a worker."""
+        return self._count
+
+    def intake(self, packets: list[bytes], from_client: bool) -> None:
+        """Take packets of the right length."""
+        room = INBOUND_LIMIT - self._count
+        if len(packets) > room:
+            drop(self._runtime.metrics, DropReason.INBOUND_QUEUE_FULL, len(packets) - room)
+            packets = packets[:room]
+            if not packets:
+                return
+        self._waiting.append((self._runtime.clock.monotonic(), from_client, packets))
+        self._count += len(packets)
+        self._work()
+
+    def _work(self) -> None:
+        """Give waiting packets to idle workers."""
+        while self._waiting and self._busy < self._runtime.debug.num_sphinx_workers:
+            now = self._runtime.clock.monotonic()
+            arrivals, packets = self._take(now)
+            if not packets:
+                continue
+            keys = self._keys.candidates(self._runtime.epoch()[0])
+            if not keys:
+                drop(self._runtime.metrics, DropReason.UNWRAP_FAILED, len(packets))
+                continue
+            self._busy += 1
+            work = self._runtime.workers.run(unwrap_batch, [k.private for k in keys], packets, self._runtime.geometry)
+            work.addBoth(self._idle)
+            work.addCallback(self._unwrapped, arrivals, keys, now)
+            work.addErrback(self._failed, len(packets))
+
+    def _take(self, now: float) -> tuple[list[tuple[float, bool]], list[bytes]]:
+        """The next batch, with (arrival, from a client) for each packet; those that waited too long are dropped."""
+        arrivals: list[tuple[float, bool]] = []
+        packets: list[bytes] = []
+        while self._waiting and len(packets) < BATCH:
+            arrival, from_client, group = self._waiting.popleft()
+            if now - arrival > self._patience:
+                drop(self._runtime.metrics, DropReason.UNWRAP_DWELL_EXCEEDED, len(group))
+                self._count -= len(group)
+                continue
+            room = BATCH - len(packets)
+            if len(group) > room:
+                self._waiting.appendleft((arrival, from_client, group[room:]))
+                group = group[:room]
+            self._count -= len(group)
+            packets += group
+            arrivals += [(arrival, from_client)] * len(group)
+        return arrivals, packets
+
+    def _idle(self, result: Any) -> Any:
+        self._busy -= 1
+        return result
+
+    def _failed(self, failure: Failure, amount: int) -> None:
+        drop(self._runtime.metrics, DropReason.UNWRAP_FAILED, amount)
+        self.log.failure("unwrapping failed because of an error of ours", failure=failure)
+        self._work()
+
+    def _unwrapped(
+        self, results: list[BatchResult], arrivals: list[tuple[float, bool]], keys: list[MixKey], began: float
+    ) -> None:
+        replayed = self._replays(results, keys)
+        self._runtime.metrics.count("sphinx_unwraps_total", len(results))
+        now = self._runtime.clock.monotonic()
+        for result, (arrival, from_client), again in zip(results, arrivals, replayed, strict=True):
+            if again:
+                continue
+            kind = result[2]
+            if kind == Kind.FORWARD and self._kind is not NodeKind.SERVICE:
+                delay = forward_delay(result[4], began - arrival, self._period)  # type: ignore[arg-type]
+                if isinstance(delay, DropReason):
+                    drop(self._runtime.metrics, delay)
+                else:
+                    self._schedule(delay, result[3], result[5], now)  # type: ignore[arg-type]
+            else:
+                self._end(Kind(kind), result, arrival, from_client, began)
+        self._after_batch()
+        self._work()
+
+    def _replays(self, results: list[BatchResult], keys: list[MixKey]) -> list[bool]:
+        """For each result, whether it is not to be processed: a replay, or counted as failed already."""
+        metrics = self._runtime.metrics
+        tags: list[list[bytes]] = [[] for _ in keys]
+        places: list[list[int]] = [[] for _ in keys]
+        out = [False] * len(results)
+        failed = 0
+        for place, result in enumerate(results):
+            if result[2] in (Kind.INVALID, Kind.REDUNDANT):
+                out[place] = True
+                failed += 1
+            else:
+                tags[result[0]].append(result[1] or b"")
+                places[result[0]].append(place)
+        replays = 0
+        for key, of_key, at in zip(keys, tags, places, strict=True):
+            if not of_key:
+                continue
+            for place, again in zip(at, key.seen.test_and_set(of_key), strict=True):
+                if again:
+                    out[place] = True
+                    replays += 1
+        if replays:
+            metrics.count("replayed_packets_total", replays)
+        if failed + replays:
+            drop(metrics, DropReason.UNWRAP_FAILED, failed + replays)
+            metrics.count("sphinx_unwraps_total", -(failed + replays))
+        return out
+
+    def _end(self, kind: Kind, result: BatchResult, arrival: float, from_client: bool, began: float) -> None:
+        """A packet that is not to be forwarded."""
+        _, _, _, a, b, payload = result
+        recipient = a if isinstance(a, bytes) and kind in (Kind.TO_USER, Kind.SURB_REPLY) else None
+        fate = route(
+            self._kind,
+            kind,
+            has_payload=kind is not Kind.FORWARD and payload is not None,
+            recipient=recipient,
+            from_client=from_client,
+            decoy_id=self._decoy_id,
+        )
+        if isinstance(fate, DropReason):
+            drop(self._runtime.metrics, fate)
+        elif payload is None or recipient is None:
+            drop(self._runtime.metrics, DropReason.INVALID_PACKET)
+        elif fate is Fate.DECOY:
+            self._decoy(b if isinstance(b, bytes) else b"", payload)
+        else:
+            self._deliver(
+                EndedPacket(
+                    kind=kind,
+                    recipient=recipient,
+                    delay_ms=b if isinstance(b, int) else 0,
+                    surb_id=b if isinstance(b, bytes) else None,
+                    payload=payload,
+                    arrived=arrival,
+                    began=began,
+                )
+            )
+
+    def close(self) -> None:
+        """Drop what waits."""
+        if self._count:
+            drop(self._runtime.metrics, DropReason.SHUTDOWN, self._count)
+        self._waiting.clear()
+        self._count = 0

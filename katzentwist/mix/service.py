@@ -1,0 +1,282 @@
+"""A node process: one half, or the two halves of a Provider, with what they share (design D4)."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import katzentwist
+from katzentwist.clock import Epochs, SystemClock
+from katzentwist.config.addresses import descriptor_map
+from katzentwist.config.debug import with_runtime
+from katzentwist.config.node import Half as HalfConfig
+from katzentwist.config.node import Kind, NodeConfig
+from katzentwist.config.schema import Report
+from katzentwist.crypto.native import native
+from katzentwist.errors import ConfigError, KatzentwistError
+from katzentwist.logger import ModuleLogger, notice
+from katzentwist.mix.half import Half
+from katzentwist.mix.identity import Identity
+from katzentwist.mix.mixkeys import MixKeys, check_folder, default_folder
+from katzentwist.mix.selfcheck import measure
+from katzentwist.net.tcp import Transports
+from katzentwist.net.workers import ThreadWorkers
+from katzentwist.node.keyfiles import prepare_data_dir
+from katzentwist.node.pkiclient import PKIClient
+from katzentwist.node.runtime import Runtime
+from katzentwist.node.startup import key_lines, load_pairs
+from katzentwist.node.tapbase import Daemon, DaemonOptions
+from katzentwist.pki.descriptor import Descriptor
+from katzentwist.pki.document import SignedDocument
+from katzentwist.plugins.registry import Registry
+from katzentwist.provider.parts import Parts, build
+from katzentwist.randomness import SystemRandom
+from katzentwist.status.metrics import Metrics
+from katzentwist.wire.codes import ConsensusCode
+
+WARNING = "katzentwist is experimental software: do not rely on it for strong anonymity yet."
+
+
+def load_identities(config: NodeConfig) -> list[tuple[HalfConfig, Identity]]:
+    """The keys of every half; made if missing.
+
+    :raises KatzentwistError: the data directory or a key file is not as it must be.
+    """
+    prepare_data_dir(config.data_dir)
+    out = []
+    for half in config.halves:
+        folder = prepare_data_dir(half.key_dir)
+        pairs = load_pairs(folder, config.signature_scheme, config.wire_kem, SystemRandom(), half.identity_key)
+        out.append((half, Identity.of(*pairs)))
+    return out
+
+
+def identity_lines(identities: list[tuple[HalfConfig, Identity]]) -> list[str]:
+    """The lines about keys that the start and ``-g`` show."""
+    lines = []
+    for number, (half, identity) in enumerate(identities):
+        lines += key_lines(half.identifier, identity.identity, identity.link, "Service" if number else "Server")
+    return lines
+
+
+class PublishingHalf(Half):
+    """A half with the descriptor that it uploads."""
+
+    services: Registry | None = None
+    authentication_type = ""
+
+    def descriptor(self, epoch: int) -> Descriptor:
+        """What this half says of itself for *epoch* (spec: node 3.1)."""
+        self.keys.generate(epoch)
+        kaetzchen = advertised = None
+        if self.kind is Kind.SERVICE and self.services is not None:
+            kaetzchen, advertised = self.services.advertised()
+        return Descriptor(
+            name=self.config.identifier,
+            epoch=epoch,
+            link_key=self.identity.link.public,
+            mix_keys=self.keys.public(epoch),
+            version="",
+            addresses=self.advertised_addresses,
+            kaetzchen=kaetzchen,
+            load_weight=0,
+            identity_key=self.identity.identity.public,
+            is_gateway_node=self.kind is Kind.GATEWAY,
+            is_service_node=self.kind is Kind.SERVICE,
+            authentication_type=self.authentication_type,
+            kaetzchen_advertized_data=advertised,
+        )
+
+    advertised_addresses: dict[str, list[str]]
+
+
+def advertised_addresses(half: HalfConfig) -> dict[str, list[str]]:
+    """The address map of the descriptor; names are resolved now.
+
+    :raises ConfigError: nothing is left to advertise, or a name does not resolve.
+    """
+    own = [] if half.only_alternatives else [a.url for a in half.addresses]
+    out = descriptor_map(own, _resolve)
+    for transport, urls in half.alternatives.items():
+        out.setdefault(transport, []).extend(urls)
+    if not out:
+        raise ConfigError("Descriptor address map is zero size.", "Server.Addresses")
+    return out
+
+
+def _resolve(host: str) -> list[str]:
+    found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+
+class NodeDaemon(Daemon):
+    """The root service of ``twistd katzenmix``."""
+
+    name = "katzenmix"
+
+    def __init__(
+        self, options: DaemonOptions, config: NodeConfig, epochs: Epochs, report: Report, reactor: Any
+    ) -> None:
+        super().__init__(options, config.logging, report, reactor)
+        self.log = ModuleLogger("server")
+        self._config, self._epochs = config, epochs
+        self.metrics = Metrics()
+        self.halves: list[PublishingHalf] = []
+        self.parts = Parts()
+        self._workers = ThreadWorkers(reactor)
+        self._pki: PKIClient | None = None
+
+    # Start ---------------------------------------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """Keys, and everything that needs no waiting."""
+        config = self._config
+        identities = load_identities(config)
+        self._announce(identities)
+        random = SystemRandom()
+        check = measure(config.geometry, random, os.cpu_count() or 1)
+        debug = with_runtime(config.debug, check.cpus, check.saturated)
+        notice(
+            self.log,
+            "{sphinx} Sphinx workers, {kaetzchen} service workers, burst {burst}; "
+            "{cpus} CPUs unwrap {rate:.0f} packets/s",
+            sphinx=debug.num_sphinx_workers,
+            kaetzchen=debug.num_kaetzchen_workers,
+            burst=debug.scheduler_max_burst,
+            cpus=check.cpus,
+            rate=check.saturated,
+        )
+        runtime = Runtime(
+            reactor=self.reactor,
+            clock=SystemClock(),
+            random=random,
+            workers=self._workers,
+            config=config,
+            debug=debug,
+            epochs=self._epochs,
+            metrics=self.metrics,
+            transports=Transports(self.reactor),
+        )
+        self.metrics.gauge("server_selfcheck_sphinx_ops_per_sec_solo", lambda: check.solo)
+        self.metrics.gauge("server_selfcheck_sphinx_ops_per_sec_saturated", lambda: check.saturated)
+        self.metrics.gauge("server_selfcheck_num_cpu", lambda: check.cpus)
+        self.parts = build(runtime, self._document)
+        for half, identity in identities:
+            self.halves.append(self._half(runtime, half, identity))
+        self._pki = PKIClient(runtime, self.halves, fatal=self.fail, changed=self._documents_changed)
+        self._runtime = runtime
+        self._workers.start()
+
+    @property
+    def pki(self) -> PKIClient:
+        """The PKI worker."""
+        if self._pki is None:
+            raise RuntimeError("the node was not prepared")
+        return self._pki
+
+    def _announce(self, identities: list[tuple[HalfConfig, Identity]]) -> None:
+        config = self._config
+        notice(self.log, "katzentwist {version}", version=katzentwist.__version__)
+        notice(self.log, WARNING)
+        if config.logging.level == "DEBUG":
+            self.log.warn("Unsafe debug logging is enabled: a log of this level helps those who watch the network.")
+        if native is not None:
+            notice(self.log, "AEZv5 implementation is hardware accelerated.")
+        else:
+            self.log.warn("AEZv5 implementation IS NOT hardware accelerated.")
+            self.log.warn("the native core is missing: packets are processed in Python, about 100 times slower")
+        for line in identity_lines(identities):
+            notice(self.log, "{line}", line=line)
+        notice(self.log, "Sphinx geometry:\n{geometry}", geometry=config.geometry.toml())
+
+    def _half(self, runtime: Runtime, config: HalfConfig, identity: Identity) -> PublishingHalf:
+        keys = MixKeys(runtime.geometry, runtime.random)
+        folder = self._mix_key_folder(config, identity)
+        now = runtime.epoch()[0]
+        if folder is not None:
+            check_folder(folder)
+            found = keys.load(folder, now)
+            if found:
+                notice(self.log, "mix keys of {count} epochs taken over from the last run", count=len(found))
+        else:
+            notice(self.log, "mix keys are kept in memory only: after a restart packets fail until the next documents")
+        keys.generate(now)
+        half = PublishingHalf(
+            runtime,
+            config,
+            identity,
+            keys,
+            end=self.parts.end,
+            clients=self.parts.clients if config.kind is Kind.GATEWAY else None,
+        )
+        half.services = self.parts.services
+        half.advertised_addresses = advertised_addresses(config)
+        if config.kind is Kind.GATEWAY:
+            users = self._config.users
+            open_door = users is None or users.ephemeral or users.trust_on_first_use
+            half.authentication_type = "tofu" if open_door else "oob"
+        return half
+
+    def _mix_key_folder(self, config: HalfConfig, identity: Identity) -> Path | None:
+        if not self._config.persist_mix_keys:
+            return None
+        named = self._config.persist_mix_keys_dir
+        if not named:
+            return default_folder(identity.id)
+        return Path(named) / "service" if config is not self._config.halves[0] else Path(named)
+
+    async def start(self) -> None:
+        """Sockets first, since they may be taken; then databases and services; then the network."""
+        for half in self.halves:
+            await half.listeners.start()
+        if self.parts.mailbox is not None:
+            await self.parts.mailbox.open()
+        if self.parts.services is not None:
+            await self.parts.services.start()
+        if self.parts.clients is not None:
+            self.parts.clients.start()
+        for half in self.halves:
+            half.start()
+        self.pki.start()
+
+    def _document(self, epoch: int) -> SignedDocument | ConsensusCode:
+        return self.pki.document(epoch)
+
+    def _documents_changed(self) -> None:
+        """New rates for clients."""
+        now = self._runtime.epoch()[0]
+        signed = self.pki.core.documents.get(now)
+        if signed is not None and self.parts.clients is not None:
+            document = signed.document
+            self.parts.clients.limits.use_document(document.lambda_p, document.lambda_l)
+            self.parts.clients.limits_changed()
+
+    # Stop ----------------------------------------------------------------------------------------------------------
+
+    async def stop(self) -> None:
+        """In the order of node 1.7; what is still in queues is lost, as everywhere in this design."""
+        if self._pki is None:
+            return
+        self.pki.stop()
+        if self.parts.clients is not None:
+            self.parts.clients.stop()
+        for half in self.halves:
+            await half.stop()
+        if self.parts.services is not None:
+            await self.parts.services.stop()
+        if self.parts.mailbox is not None:
+            await self.parts.mailbox.close()
+        self._save_mix_keys()
+        self._workers.stop()
+
+    def _save_mix_keys(self) -> None:
+        for half in self.halves:
+            folder = self._mix_key_folder(half.config, half.identity)
+            if folder is not None:
+                try:
+                    half.keys.save(folder)
+                except (OSError, KatzentwistError) as e:
+                    self.log.error("can not keep the mix keys: {why}", why=str(e))
+            half.keys.wipe()

@@ -1,0 +1,54 @@
+"""``twistd katzenmix``: a mix, gateway, service node or Provider, as its file says (spec: node 1.1, provider 9)."""
+
+from __future__ import annotations
+
+import os
+from typing import NoReturn
+
+from twisted.application.service import IService
+
+from katzentwist.config import node
+from katzentwist.config.node import NodeConfig
+from katzentwist.config.schema import Report
+from katzentwist.errors import KatzentwistError
+from katzentwist.mix.service import NodeDaemon, identity_lines, load_identities
+from katzentwist.node.startup import epochs_of, local_ips, read_text
+from katzentwist.node.tapbase import GeneratingOptions, die, read_config
+
+
+class Options(GeneratingOptions):
+    """The command line."""
+
+    program = "katzenmix"
+    summary = "A node of a Katzenpost mix network: mix, gateway, service node or Provider."
+    default_files = ("katzenpost.toml",)
+
+
+def load(text: str) -> tuple[NodeConfig | None, Report]:
+    """The configuration of this host from the text of its file."""
+    return node.load(text, local_ips=local_ips(), read_file=read_text)
+
+
+def generate(config: NodeConfig) -> NoReturn:
+    """``-g``: make the missing keys, show them, end."""
+    os.umask(0o077)
+    try:
+        lines = identity_lines(load_identities(config))
+    except (KatzentwistError, OSError) as e:
+        die(f"failed to spawn server instance: {e}")
+    print("\n".join(lines))  # noqa: T201
+    raise SystemExit(0)
+
+
+def makeService(options: Options) -> IService:
+    """Read the configuration and compose; nothing is opened before the service starts."""
+    from twisted.internet import reactor  # noqa: PLC0415 - the front chooses the reactor
+
+    config, report = read_config(options, load)
+    if options["generate-only"] or config.debug.generate_only:
+        generate(config)
+    try:
+        epochs = epochs_of(config.epoch_duration, os.environ, report)
+    except KatzentwistError as e:
+        die(f"failed to spawn server instance: {e}")
+    return NodeDaemon(options, config, epochs, report, reactor)

@@ -1,0 +1,318 @@
+"""The PKI worker of a node: uploads descriptors, fetches, verifies and keeps documents (spec: node 4.10, pki 13).
+
+When to do what is decided by :class:`~katzentwist.node.pkicore.PKICore`; here it is done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.python.failure import Failure
+
+from katzentwist.config.common import Authority as AuthorityConfig
+from katzentwist.crypto import kem
+from katzentwist.crypto.keys import identity_hash
+from katzentwist.errors import KatzentwistError, PKIError
+from katzentwist.logger import ModuleLogger, notice
+from katzentwist.mix.identity import Identity
+from katzentwist.net.pkilink import Authority, Caller, Timeouts, request
+from katzentwist.node.keyfiles import write_bytes
+from katzentwist.node.pkicore import Fetch, PKICore, Upload
+from katzentwist.node.runtime import Repeating, Runtime
+from katzentwist.pki.descriptor import Descriptor
+from katzentwist.pki.document import GeometryMismatchError, SignedDocument, threshold, verify
+from katzentwist.pki.schedule import NODE_FETCH_LIMIT
+from katzentwist.pki.upload import SignedUpload
+from katzentwist.wire.codes import ConsensusCode, DescriptorCode
+from katzentwist.wire.commands import Consensus, GetConsensus, PostDescriptor, PostDescriptorStatus
+
+FETCH_ATTEMPTS: Final = 5
+"""Tries per authority and fetch; the next poll comes soon anyway."""
+
+
+class Publisher(Protocol):
+    """A half, as the PKI worker sees it."""
+
+    identity: Identity
+
+    def descriptor(self, epoch: int) -> Descriptor:
+        """What to upload for an epoch; makes the mix keys."""
+
+    def take_document(self, signed: SignedDocument) -> None:
+        """Use a document; PKIError if this half is not in it."""
+
+    def documents_changed(self) -> None:
+        """A document came, or an epoch began."""
+
+
+class PKIClient:
+    """One per process.
+
+    :param fatal: ends the process with a message: nothing can work.
+    :param changed: called after the set of documents or the epoch changed.
+    """
+
+    log = ModuleLogger("pki")
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        publishers: Sequence[Publisher],
+        *,
+        fatal: Callable[[str], None],
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._runtime, self._publishers = runtime, publishers
+        self._fatal, self._changed = fatal, changed
+        self._authorities = [pki_authority(a) for a in runtime.config.authorities]
+        self._keys = [a.identity_key for a in runtime.config.authorities]
+        self._folder = Path(runtime.config.data_dir) / "consensus"
+        self.core = PKICore(
+            runtime.epochs,
+            runtime.random,
+            halves=len(publishers),
+            single=len(self._authorities) == 1,
+            started=runtime.clock.monotonic(),
+        )
+        tick = min(1.0, runtime.schedule.node_first_wake)
+        self._ticking = Repeating(runtime.reactor, lambda: tick, self._tick)
+        self._epoch = runtime.epoch()[0]
+        self._under_way: set[Deferred[Any]] = set()
+        debug = runtime.debug
+        self._timeouts = Timeouts(
+            connect=debug.connect_timeout // 1000 or 30, handshake=debug.handshake_timeout // 1000 or 3
+        )
+
+    def document(self, epoch: int) -> SignedDocument | ConsensusCode:
+        """What to tell a client who asks for a document (spec: link 7.4)."""
+        found = self.core.documents.get(epoch)
+        if found is not None:
+            return found
+        gone = self.core.is_gone(epoch) or epoch < self._runtime.epoch()[0] - 1
+        return ConsensusCode.GONE if gone else ConsensusCode.NOT_FOUND
+
+    # Life ----------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Take what lies on disk, then begin."""
+        self._load()
+        self._ticking.start()
+
+    def stop(self) -> None:
+        """Give up what is under way."""
+        self._ticking.stop()
+        for work in list(self._under_way):
+            work.cancel()
+
+    def _tick(self) -> None:
+        now = self._runtime.epoch()[0]
+        if now != self._epoch:
+            self._epoch = now
+            for publisher in self._publishers:
+                publisher.documents_changed()
+            self._changed()
+        for action in self.core.due(self._runtime.clock.wallclock(), self._runtime.clock.monotonic()):
+            work = self._fetch(action) if isinstance(action, Fetch) else self._upload(action)
+            self._watch(Deferred.fromCoroutine(work))
+
+    def _watch(self, work: Deferred[None]) -> None:
+        self._under_way.add(work)
+
+        def done(result: Any) -> None:
+            self._under_way.discard(work)
+            if isinstance(result, Failure) and not result.check(CancelledError):
+                self.log.failure("the PKI worker failed because of an error of ours", failure=result)
+
+        work.addBoth(done)
+
+    # Documents -----------------------------------------------------------------------------------------------------
+
+    async def _fetch(self, action: Fetch) -> None:
+        """Ask all authorities at once; the first good document wins."""
+        epoch = action.epoch
+        asked = [self._ask(authority, epoch) for authority in self._authorities]
+        limit = self._runtime.reactor.callLater(NODE_FETCH_LIMIT, _cancel, asked)
+        try:
+            results = await DeferredList(asked, consumeErrors=True)
+        finally:
+            if limit.active():
+                limit.cancel()
+        codes: list[ConsensusCode | str] = []
+        for success, result in results:
+            if success and isinstance(result, SignedDocument):
+                self._take(result, save=True)
+                return
+            codes.append(result if isinstance(result, ConsensusCode) else _message(result))
+        gone = bool(codes) and all(code is ConsensusCode.GONE for code in codes)
+        not_yet = any(code is ConsensusCode.NOT_FOUND for code in codes)
+        self._runtime.metrics.count("failed_fetch_pki_docs_per_epoch_total", epoch=str(epoch))
+        self.core.fetch_failed(epoch, self._runtime.clock.monotonic(), gone=gone, not_yet=not_yet)
+        told = self.log.warn if epoch == self._epoch else self.log.debug
+        told("no document for epoch {epoch}: {why}", epoch=epoch, why="; ".join(map(_in_words, codes)))
+
+    def _ask(self, authority: Authority, epoch: int) -> Deferred[SignedDocument | ConsensusCode]:
+        async def ask() -> SignedDocument | ConsensusCode:
+            reply = await request(
+                self._runtime.context,
+                self._runtime.transports,  # type: ignore[arg-type]
+                authority,
+                GetConsensus(epoch=epoch),
+                timeouts=self._timeouts,
+                attempts=FETCH_ATTEMPTS,
+            )
+            if not isinstance(reply, Consensus):
+                raise PKIError("unexpected reply")
+            if reply.error_code != ConsensusCode.OK:
+                return ConsensusCode.GONE if reply.error_code == ConsensusCode.GONE else ConsensusCode.NOT_FOUND
+            return await self._verified(reply.payload, epoch)
+
+        asked = Deferred.fromCoroutine(ask())
+        asked.addErrback(self._mismatch)
+        return asked
+
+    def _mismatch(self, failure: Failure) -> Failure:
+        if failure.check(GeometryMismatchError):
+            self._fatal(failure.getErrorMessage())
+        return failure
+
+    async def _verified(self, raw: bytes, epoch: int) -> SignedDocument:
+        signed: SignedDocument = await self._runtime.workers.run(self._verify, raw, epoch, self._runtime.epoch()[0])
+        return signed
+
+    def _verify(self, raw: bytes, epoch: int, now: int) -> SignedDocument:
+        return verify(raw, self._keys, now, epoch=epoch, geometry_hash=self._runtime.geometry.hash())
+
+    def _take(self, signed: SignedDocument, *, save: bool) -> None:
+        epoch = signed.document.epoch
+        self.core.fetched(signed)
+        self._runtime.metrics.count("fetched_pki_docs_per_epoch_total", epoch=str(epoch))
+        if save:
+            self._save(signed)
+        for publisher in self._publishers:
+            try:
+                publisher.take_document(signed)
+            except PKIError as e:
+                self.log.warn("{why}", why=str(e))
+        self._changed()
+        nodes = sum(1 for _ in signed.document.places())
+        self.log.info("document of epoch {epoch}: {nodes} nodes", epoch=epoch, nodes=nodes)
+
+    def _save(self, signed: SignedDocument) -> None:
+        """Keep the raw document for a restart; a full disk costs only that."""
+        try:
+            self._folder.mkdir(mode=0o700, exist_ok=True)
+            write_bytes(self._folder / f"{signed.document.epoch}.cbor", [signed.raw])
+            for old in self._folder.glob("*.cbor"):
+                if old.stem.isdigit() and int(old.stem) < self._epoch - 2:
+                    old.unlink()
+        except (OSError, KatzentwistError) as e:
+            self.log.warn("can not keep the document on disk: {why}", why=str(e))
+
+    def _load(self) -> None:
+        now = self._epoch
+        for epoch in range(now - 2, now + 2):
+            with contextlib.suppress(OSError):
+                raw = (self._folder / f"{epoch}.cbor").read_bytes()
+                try:
+                    self._take(self._verify(raw, epoch, now), save=False)
+                except PKIError as e:
+                    self.log.info("stored document of epoch {epoch} is not used: {why}", epoch=epoch, why=str(e))
+
+    # Descriptors ---------------------------------------------------------------------------------------------------
+
+    async def _upload(self, action: Upload) -> None:
+        """Post one half's descriptor to every authority (spec: pki 13.2)."""
+        half, epoch = action.half, action.epoch
+        publisher = self._publishers[half]
+        descriptor = publisher.descriptor(epoch)
+        try:
+            descriptor.check(epoch)
+        except PKIError as e:
+            self.log.error("our descriptor is not well formed and is not uploaded: {why}", why=str(e))
+            self.core.uploaded(half, epoch)
+            return
+        payload = SignedUpload.sign(publisher.identity.identity.private, descriptor).encode()
+        posts = [self._post(authority, publisher, epoch, payload) for authority in self._authorities]
+        limit = self._runtime.reactor.callLater(action.budget, _cancel, posts)
+        try:
+            results = await DeferredList(posts, consumeErrors=True)
+        finally:
+            if limit.active():
+                limit.cancel()
+        codes = [result if success else _message(result) for success, result in results]
+        needed = threshold(len(self._authorities))
+        accepted = sum(code == DescriptorCode.OK for code in codes)
+        final = accepted + sum(code == DescriptorCode.CONFLICT for code in codes)
+        if final >= needed:
+            self.core.uploaded(half, epoch)
+        else:
+            self.core.upload_failed(half, epoch, self._runtime.clock.monotonic())
+        if accepted >= needed:
+            notice(self.log, "descriptor of {name} for epoch {epoch} uploaded", name=descriptor.name, epoch=epoch)
+        else:
+            words = "; ".join(map(_in_words, codes))
+            self.log.error(
+                "upload of {name} for epoch {epoch} failed: {why}", name=descriptor.name, epoch=epoch, why=words
+            )
+
+    def _post(
+        self, authority: Authority, publisher: Publisher, epoch: int, payload: bytes
+    ) -> Deferred[DescriptorCode | int]:
+        identity = publisher.identity
+
+        async def post() -> int:
+            reply = await request(
+                self._runtime.context,
+                self._runtime.transports,
+                authority,
+                PostDescriptor(epoch=epoch, payload=payload),
+                caller=Caller(private=identity.link.private, public=identity.link.public, additional_data=identity.id),
+                timeouts=self._timeouts,
+            )
+            return reply.error_code if isinstance(reply, PostDescriptorStatus) else DescriptorCode.INVALID
+
+        return Deferred.fromCoroutine(post())
+
+
+def pki_authority(config: AuthorityConfig) -> Authority:
+    """An authority of the configuration, as the link layer wants it."""
+    return Authority(
+        addresses=config.addresses,  # type: ignore[arg-type]
+        identity_hash=identity_hash(config.identity_key),
+        link_key=config.link_key,
+        kem=kem.by_name(config.wire_kem),
+        name=config.identifier,
+    )
+
+
+_WORDS = {
+    ConsensusCode.NOT_FOUND: "not yet there",
+    ConsensusCode.GONE: "will never be there",
+}
+_DESCRIPTOR_WORDS: dict[int, str] = {
+    DescriptorCode.OK: "accepted",
+    DescriptorCode.INVALID: "invalid",
+    DescriptorCode.CONFLICT: "conflict: another descriptor is stored for this epoch",
+    DescriptorCode.FORBIDDEN: "forbidden: this node is not on the authority's list",
+}
+
+
+def _message(result: object) -> str:
+    return result.getErrorMessage() if isinstance(result, Failure) else str(result)
+
+
+def _cancel(work: Sequence[Deferred[Any]]) -> None:
+    for each in work:
+        each.cancel()
+
+
+def _in_words(code: object) -> str:
+    if isinstance(code, ConsensusCode):
+        return _WORDS.get(code, str(code))
+    if isinstance(code, int):
+        return _DESCRIPTOR_WORDS.get(code, f"code {code}")
+    return str(code) or "no answer"

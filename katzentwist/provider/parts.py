@@ -1,0 +1,98 @@
+"""Builds what a node has beyond a mix: databases, services, clients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from katzentwist.config.node import Kind, NodeConfig
+from katzentwist.config.services import Database, Service
+from katzentwist.errors import ConfigError
+from katzentwist.interfaces import IKaetzchen, ISpool, IUserDB
+from katzentwist.node.runtime import Runtime
+from katzentwist.pki.document import SignedDocument
+from katzentwist.plugins.builtin.echo import Echo, Loop
+from katzentwist.plugins.builtin.keyserver import KeyServer
+from katzentwist.plugins.inprocess import InProcess
+from katzentwist.plugins.registry import IService, Registry
+from katzentwist.provider.clients import Clients
+from katzentwist.provider.end import PacketEnd
+from katzentwist.provider.mailbox import Mailbox
+from katzentwist.provider.ratelimit import LimitSource
+from katzentwist.store.embedded import EmbeddedSpool, EmbeddedUserDB
+from katzentwist.wire.codes import ConsensusCode
+
+
+@attrs.frozen(kw_only=True)
+class Parts:
+    """What the halves of a Provider share; all None for a mix."""
+
+    end: PacketEnd | None = None
+    clients: Clients | None = None
+    mailbox: Mailbox | None = None
+    services: Registry | None = None
+
+
+def build(runtime: Runtime, document: Callable[[int], SignedDocument | ConsensusCode]) -> Parts:
+    """The parts that the configuration asks for.
+
+    :param document: what to tell a client who asks for the document of an epoch.
+    :raises ConfigError: an unknown service or a back end that is not there.
+    """
+    config = runtime.config
+    is_service, is_gateway = config.half(Kind.SERVICE) is not None, config.half(Kind.GATEWAY) is not None
+    if not (is_service or is_gateway):
+        return Parts()
+    mailbox = _mailbox(runtime, config) if config.spool_db is not None else None
+    services = Registry(config.services, lambda s: _service(runtime, s, mailbox)) if is_service else None
+    clients = None
+    if is_gateway and mailbox is not None:
+        clients = Clients(runtime, mailbox, LimitSource(runtime.debug.disable_rate_limit), document)
+    return Parts(end=PacketEnd(runtime, services, mailbox), clients=clients, mailbox=mailbox, services=services)
+
+
+def _mailbox(runtime: Runtime, config: NodeConfig) -> Mailbox:
+    call = runtime.reactor.callFromThread
+    users = _user_db(config.user_db, call) if config.user_db is not None else None
+    if config.spool_db is None:
+        raise ConfigError("no spool is configured", "Provider.SpoolDB")
+    return Mailbox(_spool(config.spool_db, call), users, config.users)
+
+
+def _spool(database: Database, call: Callable[..., Any]) -> ISpool:
+    if database.backend == "bolt":
+        return EmbeddedSpool(Path(database.path), call)
+    raise ConfigError(f"the back end {database.backend!r} is not in this version", "Provider.SpoolDB.Backend")
+
+
+def _user_db(database: Database, call: Callable[..., Any]) -> IUserDB:
+    if database.backend == "bolt":
+        return EmbeddedUserDB(Path(database.path), call)
+    raise ConfigError(f"the back end {database.backend!r} is not in this version", "Provider.UserDB.Backend")
+
+
+STATELESS = {"echo": Echo, "testdest": Echo, "loop": Loop}
+
+
+def _builtin(capability: str, mailbox: Mailbox | None) -> IKaetzchen:
+    if capability == "keyserver" and mailbox is not None and mailbox.users is not None:
+        return KeyServer(mailbox.users)
+    if capability not in STATELESS:
+        known = ", ".join((*STATELESS, "keyserver (on a Provider)"))
+        raise ConfigError(f"provider: Kaetzchen: Unsupported capability: '{capability}'; one of {known}")
+    return STATELESS[capability]()
+
+
+def _service(runtime: Runtime, service: Service, mailbox: Mailbox | None) -> IService:
+    if service.command:
+        raise ConfigError("plugins are not in this version", f"CBORPluginKaetzchen '{service.capability}'")
+    return InProcess(
+        _builtin(service.capability, mailbox),
+        runtime.metrics,
+        runtime.debug.num_kaetzchen_workers,
+        runtime.debug.kaetzchen_delay / 1000,
+        runtime.clock.monotonic,
+    )

@@ -1,0 +1,124 @@
+"""The real twistd processes of a test network: started, watched, ended (design 2, testnet)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import IO, Final
+
+import attrs
+
+import katzentwist
+from katzentwist.errors import KatzentwistError
+from katzentwist.testnet.plan import Network, Node
+
+GRACE: Final = 5.0
+"""Seconds that children get to end after SIGTERM."""
+LAST_LINES: Final = 15
+PROGRAMS: Final = {"authority": "katzendirauth", "client": "katzenclient"}
+
+
+class ChildError(KatzentwistError):
+    """A program of the network ended by itself."""
+
+
+@attrs.define
+class Child:
+    """One running program."""
+
+    node: Node
+    process: subprocess.Popen[bytes]
+    output: Path
+
+    def last_lines(self) -> str:
+        """The end of what it wrote."""
+        try:
+            lines = self.output.read_text("utf-8", "replace").splitlines()[-LAST_LINES:]
+        except OSError:
+            return ""
+        return "\n".join(f"    {line}" for line in lines)
+
+
+class Children:
+    """All programs of one network. Each writes to ``output.log`` in its own folder."""
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        self._children: list[Child] = []
+
+    def __iter__(self):  # type: ignore[no-untyped-def]
+        return iter(self._children)
+
+    def start(self) -> None:
+        """Start everything.
+
+        :raises ChildError: a program can not be started.
+        """
+        for node in self.network.nodes:
+            self._children.append(self._start(node))
+
+    def _start(self, node: Node) -> Child:
+        output = node.folder / "output.log"
+        command = [
+            sys.executable,
+            "-c",
+            "from twisted.scripts.twistd import run; run()",
+            "--nodaemon",
+            f"--pidfile={node.folder / 'twistd.pid'}",
+            PROGRAMS.get(node.role, "katzenmix"),
+            "-f",
+            str(node.config),
+        ]
+        environment = dict(os.environ)
+        # The folder says which epoch it was made for; an override in our own environment would split the network.
+        environment["KATZENPOST_EPOCH_DURATION"] = self.network.epoch
+        # Run from a source tree the plugins are found only if the tree is on the path of the children too.
+        root = str(Path(katzentwist.__file__).parent.parent)
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
+        file: IO[bytes]
+        try:
+            descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                process = subprocess.Popen(  # noqa: S603 - our own program
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=file,
+                    stderr=file,
+                    cwd=node.folder,
+                    env=environment,
+                    start_new_session=True,
+                )
+        except OSError as e:
+            raise ChildError(f"can not start {node.name}: {e}") from e
+        return Child(node, process, output)
+
+    def check(self) -> None:
+        """:raises ChildError: one of them has ended."""
+        for child in self._children:
+            status = child.process.poll()
+            if status is not None:
+                raise ChildError(
+                    f"{child.node.name} ended with status {status}; the end of {child.output}:\n{child.last_lines()}"
+                )
+
+    def stop(self) -> None:
+        """End everything: SIGTERM, a grace period, SIGKILL. Nothing is left running."""
+        for child in reversed(self._children):
+            if child.process.poll() is None:
+                with contextlib.suppress(ProcessLookupError):
+                    child.process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + GRACE
+        for child in self._children:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.process.wait(max(0.0, deadline - time.monotonic()))
+        for child in self._children:
+            if child.process.poll() is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(child.process.pid, signal.SIGKILL)
+                child.process.wait()
+        self._children.clear()
