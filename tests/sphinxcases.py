@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from katzentwist import sphinx
-from katzentwist.crypto import nike
+from katzentwist.crypto import aez, nike
 from katzentwist.crypto.native import native
 from katzentwist.randomness import IRandom, SeededRandom
 from katzentwist.sphinx import (
@@ -25,32 +26,49 @@ from tests.vectorfiles import unhex
 SMALL = Geometry.from_user_payload(100, 3)
 
 
+@contextlib.contextmanager
+def pure_python() -> Iterator[None]:
+    """AEZ and X25519 without the native core, too."""
+    before = aez.native, nike._SCHEMES["x25519"]
+    aez.native, nike._SCHEMES["x25519"] = None, nike.X25519()
+    try:
+        yield
+    finally:
+        aez.native, nike._SCHEMES["x25519"] = before
+
+
 class Twin:
     """The pure-Python implementation."""
 
     skip: str | None = None
 
     @staticmethod
+    @pure_python()
     def build(path: Sequence[PathHop], payload: bytes, geometry: Geometry, random: IRandom) -> bytes:
         return twin.build(path, payload, geometry, random)
 
     @staticmethod
+    @pure_python()
     def new_surb(path: Sequence[PathHop], geometry: Geometry, random: IRandom) -> tuple[bytes, bytes]:
         return twin.new_surb(path, geometry, random)
 
     @staticmethod
+    @pure_python()
     def packet_from_surb(surb: bytes, reply: bytes, geometry: Geometry) -> tuple[bytes, bytes]:
         return twin.packet_from_surb(surb, reply, geometry)
 
     @staticmethod
+    @pure_python()
     def decrypt_reply(keys: bytes, payload: bytes) -> bytes:
         return twin.decrypt_reply(keys, payload)
 
     @staticmethod
+    @pure_python()
     def unwrap(private_key: bytes, packet: bytes, geometry: Geometry) -> Unwrapped:
         return twin.unwrap(private_key, packet, geometry)
 
     @staticmethod
+    @pure_python()
     def unwrap_batch(keys: Sequence[bytes], packets: Sequence[bytes], geometry: Geometry) -> list[sphinx.BatchResult]:
         return twin.unwrap_batch(keys, packets, geometry)
 

@@ -10,6 +10,8 @@ import os
 from types import ModuleType
 
 PURE_ENVIRONMENT_KEY = "KATZENTWIST_PURE"
+INTERFACE = 1
+"""Counts changes of what the native core offers; the same number stands in native/src/lib.rs."""
 
 _why_not = ""
 native: ModuleType | None = None
@@ -21,7 +23,11 @@ else:
     try:
         from katzentwist import _native
 
-        native = _native
+        # A module that was built from other sources, left over in the tree, would fail later and in odd places.
+        if getattr(_native, "INTERFACE", 0) == INTERFACE:
+            native = _native
+        else:
+            _why_not = "the native core was built from other sources; run pip install -e . again"
     except ImportError as error:
         _why_not = str(error)
 

@@ -14,16 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from katzentwist.crypto.aez import sprp_encrypt
 from katzentwist.crypto.native import native
 from katzentwist.errors import SphinxError
 from katzentwist.randomness import IRandom, SystemRandom
 from katzentwist.sphinx import twin
 from katzentwist.sphinx.geometry import (
-    NODE_ID_LENGTH,
     PAYLOAD_TAG_LENGTH,
-    SPRP_IV_LENGTH,
-    SPRP_KEY_LENGTH,
     SPRP_KEY_MATERIAL_LENGTH,
     Geometry,
     is_plain_x25519,
@@ -56,11 +52,7 @@ def packet_from_surb(surb: bytes, reply: bytes, geometry: Geometry) -> tuple[byt
 
     :raises SphinxError: the SURB has the wrong length.
     """
-    if len(surb) != geometry.surb_length:
-        raise SphinxError("sphinx: invalid packet, truncated SURB")
-    header, rest = surb[: geometry.header_length], surb[geometry.header_length :]
-    key, iv = rest[NODE_ID_LENGTH : NODE_ID_LENGTH + SPRP_KEY_LENGTH], rest[-SPRP_IV_LENGTH:]
-    return header + sprp_encrypt(key, iv, bytes(PAYLOAD_TAG_LENGTH) + reply), rest[:NODE_ID_LENGTH]
+    return twin.packet_from_surb(surb, reply, geometry)
 
 
 def reply_packet(surb: bytes, reply: bytes, geometry: Geometry) -> tuple[bytes, bytes]:

@@ -1,7 +1,9 @@
 """Sphinx in pure Python: the reference and test oracle of the native core, and the only code for x448 and KEMs.
 
 Every function gives the bytes that its native counterpart gives for the same random stream. NIKE and KEM Sphinx differ
-in where the secrets come from and in what stands in a block's end (spec: sphinx 15); the rest is shared.
+in where the secrets come from and in what stands in a block's end (spec: sphinx 15); the rest is shared. AEZ and X25519
+come from :mod:`katzentwist.crypto`, so that with the native core x448 and KEM Sphinx are fast enough for use; the tests
+switch these two to Python as well.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from collections.abc import Callable, Sequence
 import attrs
 
 from katzentwist.crypto import kem, nike
-from katzentwist.crypto.aez import Aez
+from katzentwist.crypto.aez import sprp_decrypt, sprp_encrypt
 from katzentwist.crypto.hash import sha512_256
 from katzentwist.errors import CryptoError, SphinxError
 from katzentwist.randomness import IRandom
@@ -62,7 +64,7 @@ def build(
     header = build_header(path, geometry, random, encapsulate)
     body = bytes(PAYLOAD_TAG_LENGTH) + payload
     for keys in reversed(header.keys):
-        body = Aez(keys.sprp_key).encrypt(keys.iv, (), 0, body)
+        body = sprp_encrypt(keys.sprp_key, keys.iv, body)
     return header.data + body
 
 
@@ -193,7 +195,7 @@ def unwrap(private_key: bytes, packet: bytes, geometry: Geometry) -> Unwrapped:
         commands = _parse(routing_info[: geometry.command_block_length], prefix)
         payload = packet[geometry.header_length :]
         if payload:
-            payload = Aez(keys.sprp_key).decrypt(keys.iv, (), 0, payload)
+            payload = sprp_decrypt(keys.sprp_key, keys.iv, payload)
         for command in commands:
             if isinstance(command, routing.NextNodeHop):
                 element = _next_element(element, keys, routing_info, geometry)
@@ -317,7 +319,7 @@ def packet_from_surb(surb: bytes, reply: bytes, geometry: Geometry) -> tuple[byt
         raise SphinxError("sphinx: invalid packet, truncated SURB")
     header, rest = surb[: geometry.header_length], surb[geometry.header_length :]
     key, iv = rest[NODE_ID_LENGTH : NODE_ID_LENGTH + SPRP_KEY_LENGTH], rest[-SPRP_IV_LENGTH:]
-    return header + Aez(key).encrypt(iv, (), 0, bytes(PAYLOAD_TAG_LENGTH) + reply), rest[:NODE_ID_LENGTH]
+    return header + sprp_encrypt(key, iv, bytes(PAYLOAD_TAG_LENGTH) + reply), rest[:NODE_ID_LENGTH]
 
 
 def check_reply(keys: bytes, payload: bytes) -> None:
@@ -336,6 +338,6 @@ def decrypt_reply(keys: bytes, payload: bytes) -> bytes:
     check_reply(keys, payload)
     parts = [keys[at : at + SPRP_KEY_MATERIAL_LENGTH] for at in range(0, len(keys), SPRP_KEY_MATERIAL_LENGTH)]
     for part in parts[:-1]:
-        payload = Aez(part[:SPRP_KEY_LENGTH]).encrypt(part[SPRP_KEY_LENGTH:], (), 0, payload)
-    payload = Aez(parts[-1][:SPRP_KEY_LENGTH]).decrypt(parts[-1][SPRP_KEY_LENGTH:], (), 0, payload)
+        payload = sprp_encrypt(part[:SPRP_KEY_LENGTH], part[SPRP_KEY_LENGTH:], payload)
+    payload = sprp_decrypt(parts[-1][:SPRP_KEY_LENGTH], parts[-1][SPRP_KEY_LENGTH:], payload)
     return _without_tag(payload)

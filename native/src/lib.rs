@@ -22,6 +22,9 @@ mod x25519;
 
 use pyo3::prelude::*;
 
+/// Counts changes of what this module offers; katzentwist/crypto/native.py refuses another number.
+const INTERFACE: u32 = 1;
+
 /// Which code runs on this processor.
 #[pyfunction]
 fn description() -> String {
@@ -36,6 +39,7 @@ fn force_portable(on: bool) {
 
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("INTERFACE", INTERFACE)?;
     module.add_function(wrap_pyfunction!(description, module)?)?;
     module.add_function(wrap_pyfunction!(force_portable, module)?)?;
     module.add_function(wrap_pyfunction!(py_keys::x25519_multiply, module)?)?;
