@@ -1,5 +1,6 @@
 //! ChaCha20-Poly1305 as links use it (spec: link 5.1, 6): nonce = 4 zero bytes || counter, little-endian.
 
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use crate::cpu;
 use chacha20::ChaCha20;
 use chacha20poly1305::ChaCha20Poly1305;

@@ -9,6 +9,7 @@ pub fn force_portable(on: bool) {
     PORTABLE.store(on, Ordering::Relaxed);
 }
 
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 fn forced() -> bool {
     PORTABLE.load(Ordering::Relaxed)
 }

@@ -8,6 +8,11 @@ use std::ops::Range;
 const LENGTH_SIZE: usize = 4;
 pub const SEALED_HEADER: usize = LENGTH_SIZE + TAG_SIZE;
 
+/// The largest command (spec: link 6); also keeps a mistaken padding length from asking for all memory.
+const MAX_COMMAND: u32 = 500_000_000 - TAG_SIZE as u32;
+/// What is reserved ahead for one call's output, at most.
+const MAX_RESERVE: u64 = 1 << 24;
+
 const USED_UP: &str = "the nonce counter is used up";
 const TOO_LONG: &str = "the command is too long for a record";
 const BAD_TAG: &str = "authentication tag does not fit";
@@ -33,30 +38,22 @@ impl Direction {
         self.key = aead::rekey(&self.key);
     }
 
-    /// Append one record; *write* appends the command to the output.
+    /// Append one record of a command of *size* bytes, which *write* appends to the output.
     fn seal_one(
         &mut self,
-        size: usize,
+        size: u32,
         out: &mut Vec<u8>,
         write: impl FnOnce(&mut Vec<u8>),
     ) -> Result<(), String> {
         self.check()?;
-        let length = size
-            .checked_add(TAG_SIZE)
-            .and_then(|length| u32::try_from(length).ok())
-            .ok_or(TOO_LONG)?;
-        let mut header = length.to_be_bytes();
+        let mut header = (size + TAG_SIZE as u32).to_be_bytes();
         let tag = aead::seal(&self.key, self.nonce, &mut header).ok_or(TOO_LONG)?;
         out.extend_from_slice(&header);
         out.extend_from_slice(&tag);
         let start = out.len();
         write(out);
-        let tag = aead::seal(
-            &self.key,
-            self.nonce + 1,
-            out.get_mut(start..).unwrap_or_default(),
-        )
-        .ok_or(TOO_LONG)?;
+        let body = out.get_mut(start..).unwrap_or_default();
+        let tag = aead::seal(&self.key, self.nonce + 1, body).ok_or(TOO_LONG)?;
         out.extend_from_slice(&tag);
         self.advance();
         Ok(())
@@ -64,15 +61,11 @@ impl Direction {
 
     /// The records of these commands.
     pub fn seal(&mut self, commands: &[impl AsRef<[u8]>]) -> Result<Vec<u8>, String> {
-        let size = commands
-            .iter()
-            .map(|command| SEALED_HEADER + command.as_ref().len() + TAG_SIZE)
-            .sum();
-        let mut out = Vec::with_capacity(size);
-        for command in commands {
-            let command = command.as_ref();
-            self.seal_one(command.len(), &mut out, |out| {
-                out.extend_from_slice(command)
+        let sizes = check_sizes(commands.iter().map(|command| command.as_ref().len()))?;
+        let mut out = reserve(&sizes);
+        for (command, size) in commands.iter().zip(sizes) {
+            self.seal_one(size, &mut out, |out| {
+                out.extend_from_slice(command.as_ref())
             })?;
         }
         Ok(out)
@@ -84,28 +77,39 @@ impl Direction {
         packets: &[impl AsRef<[u8]>],
         pad_to: usize,
     ) -> Result<Vec<u8>, String> {
-        let sizes = packets
-            .iter()
-            .map(|packet| pad_to.max(6 + packet.as_ref().len()));
-        let mut out = Vec::with_capacity(
-            sizes
-                .clone()
-                .map(|size| SEALED_HEADER + size + TAG_SIZE)
-                .sum(),
-        );
+        let frames = packets.iter().map(|packet| 6 + packet.as_ref().len());
+        let sizes = check_sizes(frames.map(|frame| frame.max(pad_to)))?;
+        let mut out = reserve(&sizes);
         for (packet, size) in packets.iter().zip(sizes) {
             let packet = packet.as_ref();
-            let length = u32::try_from(packet.len()).map_err(|_| TOO_LONG)?;
             self.seal_one(size, &mut out, |out| {
-                let end = out.len() + size;
+                let end = out.len() + size as usize;
                 out.extend_from_slice(&[0x02, 0x00]);
-                out.extend_from_slice(&length.to_be_bytes());
+                out.extend_from_slice(&(packet.len() as u32).to_be_bytes());
                 out.extend_from_slice(packet);
                 out.resize(end, 0);
             })?;
         }
         Ok(out)
     }
+}
+
+/// All sizes of a call, before its first record is sealed: an error must not leave the key half way.
+fn check_sizes(sizes: impl Iterator<Item = usize>) -> Result<Vec<u32>, String> {
+    sizes
+        .map(|size| match u32::try_from(size) {
+            Ok(size) if size <= MAX_COMMAND => Ok(size),
+            _ => Err(TOO_LONG.into()),
+        })
+        .collect()
+}
+
+fn reserve(sizes: &[u32]) -> Vec<u8> {
+    let wanted: u64 = sizes
+        .iter()
+        .map(|size| u64::from(*size) + (SEALED_HEADER + TAG_SIZE) as u64)
+        .sum();
+    Vec::with_capacity(wanted.min(MAX_RESERVE) as usize)
 }
 
 /// Takes the bytes of one direction as they come; holds what is not complete yet, and nothing ahead of its arrival.

@@ -1,5 +1,6 @@
 //! X25519 (RFC 7748) by the fastest code that this processor runs, and products of blinding factors.
 
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use crate::cpu;
 use curve25519_dalek::montgomery::MontgomeryPoint;
 use curve25519_dalek::scalar::{Scalar, clamp_integer};

@@ -173,3 +173,11 @@ class RecordTests(SynchronousTestCase):
         self.assertEqual(native.RecordOpener(bytes(32), 101).feed(stream), [bytes(85)])
         self.assertRaises(CryptoError, native.RecordSealer(bytes(32), 2**64 - 2).seal, [b""])
         self.assertRaises(CryptoError, native.RecordSealer, bytes(31))
+
+    def test_absurd_padding(self) -> None:
+        """A padding length that no command has is refused before anything is allocated or sealed."""
+        assert native is not None
+        sealer = native.RecordSealer(bytes(32))
+        for pad_to in (500_000_000, 2**32, 2**63):
+            self.assertRaises(CryptoError, sealer.seal_packets, [b"x", b"y"], pad_to)
+        self.assertEqual((sealer.key, sealer.nonce), (bytes(32), 0))

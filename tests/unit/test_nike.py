@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import os
+import runpy
+import sys
+from typing import Any
+from unittest import mock
 
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from katzentwist.crypto import hash as hashes
 from katzentwist.crypto import native, nike
@@ -116,9 +121,45 @@ class SchemeTests(SynchronousTestCase):
         for point in (bytes(56), b"\1" + bytes(55), bytes(55)):
             self.assertRaises(CryptoError, nike.x448.derive, private, point)
 
+
+class LoaderTests(SynchronousTestCase):
+    """Which code runs, and why."""
+
+    def load(self) -> dict[str, Any]:
+        """The loader's names after a fresh start of it."""
+        return runpy.run_module("katzentwist.crypto.native")
+
     def test_description(self) -> None:
         """The loader says which code runs."""
         self.assertIn("native" if native.native is not None else "pure Python", native.description())
+
+    def test_pure(self) -> None:
+        """The environment variable forces the twin."""
+        self.patch(os, "environ", {native.PURE_ENVIRONMENT_KEY: "1"})
+        loaded = self.load()
+        self.assertIs(loaded["native"], None)
+        self.assertEqual(loaded["description"](), "pure Python, slow (KATZENTWIST_PURE is set)")
+
+    def test_stale(self) -> None:
+        """A module that was built from other sources is not used."""
+        if native.native is None:
+            raise SkipTest("the native core is not built")
+        self.patch(native.native, "INTERFACE", native.INTERFACE + 1)
+        loaded = self.load()
+        self.assertIs(loaded["native"], None)
+        self.assertIn("pip install", loaded["description"]())
+
+    def test_missing(self) -> None:
+        """Without the module the twin runs."""
+        package = sys.modules["katzentwist"]
+        with mock.patch.dict(sys.modules, {"katzentwist._native": None}):
+            if native.native is None:
+                loaded = self.load()
+            else:
+                with mock.patch.object(package, "_native"):
+                    del package._native
+                    loaded = self.load()
+        self.assertIs(loaded["native"], None)
 
 
 class HashTests(SynchronousTestCase):

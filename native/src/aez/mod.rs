@@ -9,7 +9,6 @@ mod core;
 mod portable;
 mod tiny;
 
-use crate::cpu;
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, Zeroizing};
 
@@ -186,11 +185,10 @@ enum Job {
 fn apply(key: &[u8; KEY_SIZE], nonce: &[u8], ad: &[&[u8]], tau: usize, data: &mut [u8], job: Job) {
     let subkeys = Subkeys::new(key);
     #[cfg(target_arch = "x86_64")]
-    if cpu::has_aes() {
+    if crate::cpu::has_aes() {
         // SAFETY: the processor has the instructions.
         return unsafe { aesni::apply(&subkeys, nonce, ad, tau, data, job) };
     }
-    let _ = cpu::has_aes;
     // SAFETY: the portable engine needs nothing of the processor.
     unsafe { run::<portable::Portable>(&subkeys, nonce, ad, tau, data, job) }
 }
