@@ -172,7 +172,7 @@ def _walk(
     time = base_time
     for i, node in enumerate(nodes):
         key = node.mix_keys.get(epochs.number(time // 1000))
-        if key is None:
+        if not key:  # a null in the descriptor is read as an empty key
             return None
         commands: list[Command] = []
         if i < len(delays):

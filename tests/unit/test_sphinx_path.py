@@ -181,6 +181,15 @@ class ChoosePathTests(SynchronousTestCase):
         self.assertRaises(SphinxError, choose_path, doc, gateway, service, bytes(33), **good)
         self.assertRaises(SphinxError, choose_path, doc, service, gateway, b"x", forward=False, **good)
 
+    def test_empty_key(self) -> None:
+        """A descriptor may carry an empty key: it counts as none."""
+        doc = network(layers=1, width=1)
+        doc.topology[0][0].mix_keys[0] = b""
+        ends = doc.gateways[0].id, doc.service_nodes[0].id
+        good: dict[str, Any] = {"base_time": START, "epochs": EPOCHS, "random": SeededRandom("empty")}
+        error = self.assertRaises(SphinxError, choose_path, doc, *ends, b"x", **good)
+        self.assertEqual(str(error), "path: max path selection attempts exceeded")
+
     def test_uniform(self) -> None:
         """Every mix of a layer is drawn about equally often, in each layer independently."""
         doc, random = network(layers=2, width=4), SeededRandom("uniform")
