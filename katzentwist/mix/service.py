@@ -34,6 +34,7 @@ from katzentwist.plugins.registry import Registry
 from katzentwist.provider.parts import Parts, build
 from katzentwist.randomness import SystemRandom
 from katzentwist.status.metrics import Metrics
+from katzentwist.status.web import MetricsServer
 from katzentwist.wire.codes import ConsensusCode
 
 WARNING = "katzentwist is experimental software: do not rely on it for strong anonymity yet."
@@ -127,6 +128,7 @@ class NodeDaemon(Daemon):
         self.parts = Parts()
         self._workers = ThreadWorkers(reactor)
         self._pki: PKIClient | None = None
+        self._metrics_server: MetricsServer | None = None
 
     # Start ---------------------------------------------------------------------------------------------------------
 
@@ -162,12 +164,24 @@ class NodeDaemon(Daemon):
         self.metrics.gauge("server_selfcheck_sphinx_ops_per_sec_solo", lambda: check.solo)
         self.metrics.gauge("server_selfcheck_sphinx_ops_per_sec_saturated", lambda: check.saturated)
         self.metrics.gauge("server_selfcheck_num_cpu", lambda: check.cpus)
+        self._runtime = runtime
+        self._register_gauges()
         self.parts = build(runtime, self._document)
         for half, identity in identities:
             self.halves.append(self._half(runtime, half, identity))
         self._pki = PKIClient(runtime, self.halves, fatal=self.fail, changed=self._documents_changed)
-        self._runtime = runtime
         self._workers.start()
+
+    def _register_gauges(self) -> None:
+        """Numbers that are read when somebody looks."""
+        gauge = self.metrics.gauge
+        links = "outgoing_links"
+        gauge(links, lambda: sum(link.connected for half in self.halves for link in half.connector), state="up")
+        gauge(links, lambda: sum(not link.connected for half in self.halves for link in half.connector), state="down")
+        gauge("channel_usage", lambda: sum(len(h.pipeline) for h in self.halves), channel_name="cryptoworker_incoming")
+        gauge("delayed_packets", lambda: sum(len(half.scheduler.queue) for half in self.halves))
+        gauge("incoming_links", lambda: sum(len(half.incoming.links) for half in self.halves))
+        gauge("clients", lambda: len(self.parts.clients) if self.parts.clients is not None else 0)
 
     @property
     def pki(self) -> PKIClient:
@@ -231,6 +245,9 @@ class NodeDaemon(Daemon):
         """Sockets first, since they may be taken; then databases and services; then the network."""
         for half in self.halves:
             await half.listeners.start()
+        if self._config.metrics_address is not None:
+            self._metrics_server = MetricsServer(self.reactor, self._config.metrics_address, self.metrics)
+            await self._metrics_server.start()
         if self.parts.mailbox is not None:
             await self.parts.mailbox.open()
         if self.parts.services is not None:
@@ -268,6 +285,8 @@ class NodeDaemon(Daemon):
             await self.parts.services.stop()
         if self.parts.mailbox is not None:
             await self.parts.mailbox.close()
+        if self._metrics_server is not None:
+            await self._metrics_server.stop()
         self._save_mix_keys()
         self._workers.stop()
 

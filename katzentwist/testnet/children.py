@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Final
 
@@ -51,7 +52,7 @@ class Children:
         self.network = network
         self._children: list[Child] = []
 
-    def __iter__(self):  # type: ignore[no-untyped-def]
+    def __iter__(self) -> Iterator[Child]:
         return iter(self._children)
 
     def start(self) -> None:
@@ -74,12 +75,6 @@ class Children:
             "-f",
             str(node.config),
         ]
-        environment = dict(os.environ)
-        # The folder says which epoch it was made for; an override in our own environment would split the network.
-        environment["KATZENPOST_EPOCH_DURATION"] = self.network.epoch
-        # Run from a source tree the plugins are found only if the tree is on the path of the children too.
-        root = str(Path(katzentwist.__file__).parent.parent)
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
         file: IO[bytes]
         try:
             descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -90,12 +85,22 @@ class Children:
                     stdout=file,
                     stderr=file,
                     cwd=node.folder,
-                    env=environment,
+                    env=self.environment(),
                     start_new_session=True,
                 )
         except OSError as e:
             raise ChildError(f"can not start {node.name}: {e}") from e
         return Child(node, process, output)
+
+    def environment(self) -> dict[str, str]:
+        """The environment of the programs."""
+        environment = dict(os.environ)
+        # The folder says which epoch it was made for; an override in our own environment would split the network.
+        environment["KATZENPOST_EPOCH_DURATION"] = self.network.epoch
+        # Run from a source tree the plugins are found only if the tree is on the path of the children too.
+        root = str(Path(katzentwist.__file__).parent.parent)
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
+        return environment
 
     def check(self) -> None:
         """:raises ChildError: one of them has ended."""

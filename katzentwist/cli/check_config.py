@@ -1,0 +1,75 @@
+"""``katzentwist check-config``: look at configuration files of every kind."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from katzentwist.cli.output import print_json
+from katzentwist.config import authority, client, node, thinclient, toml
+from katzentwist.config.schema import Report, lookup
+from katzentwist.errors import ConfigError
+from katzentwist.node.startup import local_ips, read_text
+
+Load = Callable[[str], tuple[Any, Report]]
+
+
+def add_parser(subparsers: Any) -> None:
+    """The options."""
+    parser = subparsers.add_parser(
+        "check-config",
+        help="check configuration files",
+        description="Check files of nodes, authorities, clients and thin clients; unknown keys are errors.",
+        epilog="Example: katzentwist check-config /etc/katzenpost/katzenpost.toml client.toml",
+    )
+    parser.add_argument("files", nargs="+", metavar="FILE")
+    parser.add_argument("--json", action="store_true", help="print as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check every file; 1 if any has a mistake."""
+    results = {name: check(Path(name)) for name in args.files}
+    if args.json:
+        print_json({name: {"kind": kind, "errors": errors} for name, (kind, errors) in results.items()})
+    else:
+        for name, (kind, errors) in results.items():
+            if errors:
+                print(f"{name}: {kind} file, {len(errors)} mistake{'s' * (len(errors) > 1)}:")
+                print("\n".join(f"  {error}" for error in errors))
+            else:
+                print(f"{name}: {kind} file, valid")
+    return 1 if any(errors for _, errors in results.values()) else 0
+
+
+def check(path: Path) -> tuple[str, list[str]]:
+    """(kind of file, its mistakes)."""
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as e:
+        return "unknown", [str(e)]
+    try:
+        tables = toml.parse(text)
+    except ConfigError as e:
+        return "unknown", [str(e)]
+    kind, load = kind_of(tables)
+    _, report = load(text)
+    return kind, [*map(str, report.errors), *(f"{key}: unknown key" for key in sorted(set(report.unknown)))]
+
+
+def kind_of(tables: dict[str, Any]) -> tuple[str, Load]:
+    """What sort of file this is, by the tables that only it has."""
+
+    def has(name: str) -> bool:
+        return lookup(tables, name) is not None
+
+    if has("Dial"):
+        return "thin client", thinclient.load
+    if has("Listen") or has("PinnedGateways") or has("VotingAuthority"):
+        return "client", client.load
+    authority_tables = ("Mixes", "Providers", "GatewayNodes", "ServiceNodes", "Authorities", "Authority", "Parameters")
+    if any(has(name) for name in authority_tables):
+        return "authority", lambda text: authority.load(text, local_ips=local_ips(), read_file=read_text)
+    return "node", lambda text: node.load(text, local_ips=local_ips(), read_file=read_text)
