@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
 
+from katzentwist.logger import ModuleLogger
 from katzentwist.net.limits import HalfOpen, HandshakeLimits
 from katzentwist.net.owner import ILink, LinkOwner
 from katzentwist.wire import Command, PeerCredentials
@@ -35,8 +35,9 @@ class AuthorityListener(LinkOwner):
     :param get: epoch -> (status, container).
     """
 
+    log = ModuleLogger(namespace="listener")
+
     def __init__(self, is_member: Callable[[bytes], bool], post: Poster, get: Getter) -> None:
-        self.log = Logger(namespace="listener")
         self._is_member = is_member
         self._post = post
         self._get = get

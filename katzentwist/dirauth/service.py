@@ -5,6 +5,7 @@ Uploads are checked and documents are made in the worker threads; answers to upl
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,6 @@ from typing import Any
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall, IListeningPort
-from twisted.logger import Logger
 
 from katzentwist.clock import Epochs
 from katzentwist.config.authority import AuthorityConfig
@@ -26,12 +26,12 @@ from katzentwist.dirauth.listener import MAX_UPLOAD, AuthorityListener
 from katzentwist.dirauth.making import Making, Network
 from katzentwist.dirauth.state import AuthorityState, Kept
 from katzentwist.errors import ConfigError, KatzentwistError, PKIError
+from katzentwist.logger import ModuleLogger, notice
 from katzentwist.net.address import Address
 from katzentwist.net.link import LinkFactory
 from katzentwist.net.owner import Context
 from katzentwist.net.tcp import Transports
 from katzentwist.node.keyfiles import KeyPair
-from katzentwist.node.logging import notice
 from katzentwist.pki import document
 from katzentwist.wire import SessionConfig, SessionKind
 
@@ -59,8 +59,10 @@ class AuthorityService(Service):
 
     :param identity: identity key pair; *link* the link key pair.
     :param fail: called with a message when the authority can not go on (the disk failed).
+    :ivar counts: answers so far, by request and status: ``post OK``, ``get GONE``, ...
     """
 
+    log = ModuleLogger(namespace="authority")
     name = "authority"
 
     def __init__(
@@ -75,7 +77,6 @@ class AuthorityService(Service):
         call_in_reactor: Callable[..., Any],
         fail: Callable[[str], None],
     ) -> None:
-        self.log = Logger(namespace="authority")
         self.config = config
         self.core: AuthorityCore
         self.listener = AuthorityListener(self.is_member, self.post, self.get)
@@ -83,6 +84,7 @@ class AuthorityService(Service):
         self._identity, self._link = identity, link
         self._epochs, self._context, self._transports = epochs, context, transports
         self._fail = fail
+        self.counts: Counter[str] = Counter()
         self._members = {member.id: member for member in config.members}
         self._state = AuthorityState(Path(config.data_dir), identity_hash(identity.public), call_in_reactor)
         self._timer: IDelayedCall | None = None
@@ -187,10 +189,17 @@ class AuthorityService(Service):
 
     def get(self, epoch: int) -> tuple[int, bytes]:
         """The answer to get_consensus."""
-        return self.core.consensus(epoch, self._now())
+        status, container = self.core.consensus(epoch, self._now())
+        self.counts[f"get {status.name}"] += 1
+        return status, container
 
     async def post(self, peer: bytes, epoch: int, payload: bytes) -> int:
         """The answer to post_descriptor."""
+        status = await self._judge(peer, epoch, payload)
+        self.counts[f"post {status.name}"] += 1
+        return status
+
+    async def _judge(self, peer: bytes, epoch: int, payload: bytes) -> Post:
         now = self._epochs.number(self._now())
         try:
             upload = await self._context.workers.run(examine, self._members, peer, epoch, payload, now)

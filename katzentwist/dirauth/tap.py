@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from twisted.application.service import IService
-from twisted.logger import Logger
 
 import katzentwist
 from katzentwist.clock import Epochs, SystemClock
@@ -20,11 +19,11 @@ from katzentwist.crypto import kem, sign
 from katzentwist.crypto.keys import identity_hash
 from katzentwist.dirauth.service import AuthorityService
 from katzentwist.errors import KatzentwistError
+from katzentwist.logger import notice
 from katzentwist.net.owner import Context
 from katzentwist.net.tcp import Transports
 from katzentwist.net.workers import ThreadWorkers
 from katzentwist.node.keyfiles import KeyPair, load_or_create, prepare_data_dir
-from katzentwist.node.logging import notice
 from katzentwist.node.tapbase import Daemon, GeneratingOptions, die, read_config
 from katzentwist.randomness import SystemRandom
 
@@ -88,7 +87,6 @@ class AuthorityDaemon(Daemon):
 
     def __init__(self, options: Options, config: AuthorityConfig, epochs: Epochs, report: Report, reactor: Any) -> None:
         super().__init__(options, config.logging, report, reactor)
-        self.log = Logger(namespace="server")
         self._config, self._epochs = config, epochs
         self._workers = ThreadWorkers(reactor)
         self._authority: AuthorityService | None = None

@@ -155,6 +155,7 @@ class AuthorityServiceTests(ServiceCase):
             self.assertEqual(len(list(signed.document.places())), 5)
             self.assertEqual(await self.post(self.nodes[0], START + 1), 0)
             self.assertEqual(await self.get(START), (2, b""))
+            self.assertEqual((self.service.counts["post OK"], self.service.counts["get GONE"]), (6, 1))
 
         return self.go(test())
 
