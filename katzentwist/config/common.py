@@ -174,19 +174,18 @@ def parse_key(text: str, sizes: tuple[int, ...], scheme: keys.KeyScheme | None =
     :param scheme: the scheme whose PEM type is expected; PEM is refused without one.
     :raises ConfigError: none of the forms, or a wrong length.
     """
-    stripped = text.strip()
-    if "-----BEGIN" in stripped:
+    if "-----BEGIN" in text:
         if scheme is None:
             raise ConfigError("a PEM block is not accepted here; write the key in hex or base64")
         try:
-            raw = keys.decode_public(scheme, _unfold_pem(stripped))
+            raw = keys.decode_public(scheme, _unfold_pem(text.strip()))
         except CryptoError as e:
             raise ConfigError(str(e)) from e
-    elif stripped and len(stripped) % 2 == 0 and re.fullmatch("[0-9a-fA-F]+", stripped):
-        raw = bytes.fromhex(stripped)
+    elif text and len(text) % 2 == 0 and re.fullmatch("[0-9a-fA-F]+", text):
+        raw = bytes.fromhex(text)
     else:
         try:
-            raw = base64.b64decode(stripped.encode("ascii"), validate=True)
+            raw = base64.b64decode(text.encode("ascii"), validate=True)
         except (binascii.Error, UnicodeEncodeError, ValueError) as e:
             raise ConfigError("neither hex nor padded base64 nor PEM") from e
     if len(raw) not in sizes:

@@ -17,13 +17,13 @@ from katzentwist.errors import PKIError, SphinxError
 from katzentwist.logger import ModuleLogger
 from katzentwist.mix.drops import DropReason, drop
 from katzentwist.mix.ends import EndedPacket, IClients, IPacketEnd, IReplier
-from katzentwist.mix.identity import Identity
 from katzentwist.mix.incoming import Incoming, Listeners
 from katzentwist.mix.mixkeys import MixKeys
 from katzentwist.mix.outgoing import Connector
 from katzentwist.mix.peers import Neighbours, Self
 from katzentwist.mix.pipeline import Pipeline
 from katzentwist.mix.scheduler import DelayQueue, MemoryQueue, Scheduler, delay_limit
+from katzentwist.node.identity import Identity
 from katzentwist.node.runtime import Runtime
 from katzentwist.pki.document import SignedDocument
 from katzentwist.sphinx import delay_cap, reply_packet

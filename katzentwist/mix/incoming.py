@@ -16,12 +16,12 @@ from katzentwist.errors import ConfigError, StoreError
 from katzentwist.logger import ModuleLogger, notice
 from katzentwist.mix.drops import DropReason, drop
 from katzentwist.mix.ends import IClients
-from katzentwist.mix.identity import Identity
 from katzentwist.mix.peers import Direction, Neighbours, Verdict
 from katzentwist.mix.pipeline import Pipeline
 from katzentwist.net.link import LinkFactory
 from katzentwist.net.owner import ILink, LinkOwner
 from katzentwist.net.registry import LinkRegistry
+from katzentwist.node.identity import Identity
 from katzentwist.node.runtime import Repeating, Runtime
 from katzentwist.wire import Command, PeerCredentials, SessionConfig, SessionKind
 from katzentwist.wire.commands import Disconnect

@@ -16,10 +16,10 @@ from katzentwist.crypto import kem
 from katzentwist.errors import ConfigError, KatzentwistError
 from katzentwist.logger import ModuleLogger
 from katzentwist.mix.drops import DropReason, drop
-from katzentwist.mix.identity import Identity
 from katzentwist.mix.peers import Direction, Neighbours, Verdict
 from katzentwist.net.dialling import dial
 from katzentwist.net.owner import ILink, LinkOwner
+from katzentwist.node.identity import Identity
 from katzentwist.node.runtime import Repeating, Runtime
 from katzentwist.pki.descriptor import Descriptor
 from katzentwist.wire import PeerCredentials, SessionConfig, SessionKind

@@ -18,11 +18,11 @@ from katzentwist.crypto.native import native
 from katzentwist.errors import ConfigError, KatzentwistError
 from katzentwist.logger import ModuleLogger, notice
 from katzentwist.mix.half import Half
-from katzentwist.mix.identity import Identity
 from katzentwist.mix.mixkeys import MixKeys, check_folder, default_folder
 from katzentwist.mix.selfcheck import measure
 from katzentwist.net.tcp import Transports
 from katzentwist.net.workers import ThreadWorkers
+from katzentwist.node.identity import Identity
 from katzentwist.node.keyfiles import prepare_data_dir
 from katzentwist.node.pkiclient import PKIClient
 from katzentwist.node.runtime import Runtime

@@ -18,8 +18,8 @@ from katzentwist.crypto import kem
 from katzentwist.crypto.keys import identity_hash
 from katzentwist.errors import KatzentwistError, PKIError
 from katzentwist.logger import ModuleLogger, notice
-from katzentwist.mix.identity import Identity
 from katzentwist.net.pkilink import Authority, Caller, Timeouts, request
+from katzentwist.node.identity import Identity
 from katzentwist.node.keyfiles import write_bytes
 from katzentwist.node.pkicore import Fetch, PKICore, Upload
 from katzentwist.node.runtime import Repeating, Runtime

@@ -1,0 +1,223 @@
+"""The delay queue, replay sets and mix keys."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from katzentwist.crypto.native import native
+from katzentwist.errors import ConfigError
+from katzentwist.mix.drops import DropReason, drop
+from katzentwist.mix.mixkeys import MixKeys
+from katzentwist.mix.replay import ReplaySet
+from katzentwist.mix.scheduler import MemoryQueue, Scheduler
+from katzentwist.randomness import SeededRandom
+from katzentwist.sphinx import Geometry
+from katzentwist.status.metrics import Metrics
+
+GEOMETRY = Geometry.from_user_payload(2000, 5, nike="x25519")
+
+
+def scheduler(limit: int = 0, burst: int = 100) -> tuple[Scheduler, Counter]:
+    """A scheduler that knows the hops a and b, and its drops."""
+    drops: Counter = Counter()
+
+    def dropped(reason: DropReason, amount: int) -> None:
+        drops[reason] += amount
+
+    queue = MemoryQueue(SeededRandom(1), dropped, limit)
+    made = Scheduler(
+        queue=queue, max_delay=60.0, slack=0.45, burst=burst, known_hop=lambda n: n in (b"a", b"b"), dropped=dropped
+    )
+    return made, drops
+
+
+class SchedulerTests(SynchronousTestCase):
+    """node 4.6."""
+
+    @given(st.lists(st.floats(0, 60), max_size=50))
+    def test_order(self, delays: list[float]) -> None:
+        """Packets leave in the order of their due times, never early."""
+        made, drops = scheduler()
+        for i, delay in enumerate(delays):
+            made.enqueue(delay, b"a", str(i).encode(), 0.0)
+        left: list[tuple[float, int]] = []
+        while (due := made.next_deadline()) is not None:
+            for packet in made.dispatch(due).get(b"a", []):
+                left.append((due, int(packet)))
+        self.assertEqual([round(due, 9) for due, _ in left], sorted(round(d, 9) for d in delays))
+        self.assertTrue(all(delays[i] == due for due, i in left))
+        self.assertFalse(drops)
+
+    def test_late_is_dropped(self) -> None:
+        """A packet later than the slack is dropped and counted, never sent."""
+        made, drops = scheduler()
+        made.enqueue(1.0, b"a", b"late", 0.0)
+        made.enqueue(1.4, b"a", b"in time", 0.0)
+        self.assertEqual(made.dispatch(1.5), {b"a": [b"in time"]})
+        self.assertEqual(drops, {DropReason.SCHEDULER_DEADLINE_BLOWN: 1})
+
+    def test_refusals(self) -> None:
+        """Too long a delay and an unknown hop are refused."""
+        made, drops = scheduler()
+        made.enqueue(60.1, b"a", b"", 0.0)
+        made.enqueue(1.0, b"nobody", b"", 0.0)
+        self.assertEqual(
+            drops, {DropReason.SCHEDULER_DELAY_EXCEEDS_MAX: 1, DropReason.SCHEDULER_NEXT_HOP_INVALID: 1}
+        )
+
+    def test_overflow(self) -> None:
+        """With a limit one random packet goes for each new one; the rest stays in order."""
+        made, drops = scheduler(limit=5)
+        for i in range(30):
+            made.enqueue(30.0 - i, b"a", str(i).encode(), 0.0)
+        self.assertEqual(len(made.queue), 5)
+        self.assertEqual(drops, {DropReason.SCHEDULER_QUEUE_OVERFLOW: 25})
+        numbers = [int(e[3]) for e in made.queue.pop_due(100.0, 10)]
+        self.assertEqual(numbers, sorted(numbers, reverse=True))
+
+    def test_burst(self) -> None:
+        """At most the burst leaves per turn."""
+        made, _ = scheduler(burst=16)
+        for _ in range(100):
+            made.enqueue(1.0, b"b", b"", 0.0)
+        self.assertEqual(len(made.dispatch(1.0)[b"b"]), 16)
+        self.assertEqual(len(made.queue), 84)
+
+
+class ReplayMixin:
+    """The rules of a replay set, for both implementations."""
+
+    def new(self, key: bytes) -> ReplaySet:
+        """An empty set."""
+        raise NotImplementedError
+
+    def test_second_time(self) -> None:
+        """A tag is new once, also within a batch."""
+        seen = self.new(bytes(16))
+        a, b = bytes(32), bytes([1]) * 32
+        self.assertEqual(seen.test_and_set([a, b, a]), [False, False, True])
+        self.assertEqual(seen.test_and_set([b]), [True])
+
+    def test_wrong_length(self) -> None:
+        """A tag of another length counts as replayed."""
+        self.assertEqual(self.new(bytes(16)).test_and_set([b"", bytes(31), bytes(33)]), [True] * 3)
+
+    def test_restore(self) -> None:
+        """What was dumped is known after a restore."""
+        random = SeededRandom(3)
+        tags = [random.bytes(32) for _ in range(5000)]
+        seen = self.new(b"k" * 16)
+        seen.test_and_set(tags)
+        again = self.new(b"k" * 16)
+        again.restore(b"".join(seen.dump()))
+        self.assertEqual(len(again), 5000)
+        self.assertTrue(all(again.test_and_set(tags)))
+        self.assertFalse(any(again.test_and_set([random.bytes(32) for _ in range(5000)])))
+
+
+class TwinReplayTests(ReplayMixin, SynchronousTestCase):
+    """In Python."""
+
+    def new(self, key: bytes) -> ReplaySet:
+        """An empty set."""
+        return ReplaySet(key)
+
+
+class NativeReplayTests(ReplayMixin, SynchronousTestCase):
+    """In the native core."""
+
+    if not hasattr(native, "ReplaySet"):
+        skip = "the native core has no replay set"
+
+    def new(self, key: bytes) -> ReplaySet:
+        """An empty set."""
+        return native.ReplaySet(key)
+
+    @settings(max_examples=50)
+    @given(st.lists(st.sampled_from([bytes([i]) * 32 for i in range(20)] + [b"short"]), max_size=60))
+    def test_equals_twin(self, tags: list[bytes]) -> None:
+        """Both say the same of any sequence."""
+        self.assertEqual(self.new(bytes(16)).test_and_set(tags), ReplaySet(bytes(16)).test_and_set(tags))
+
+
+class MixKeyTests(SynchronousTestCase):
+    """node 3."""
+
+    def setUp(self) -> None:
+        """Keys of epochs 10 to 12."""
+        self.keys = MixKeys(GEOMETRY, SeededRandom(5))
+        self.keys.generate(10)
+
+    def folder(self) -> Path:
+        """A fresh folder."""
+        path = Path(self.mktemp())
+        path.mkdir(mode=0o700, parents=True)
+        return path
+
+    def test_candidates(self) -> None:
+        """The current key first, then the one before, then the next."""
+        self.keys.generate(11)
+        self.assertEqual([k.epoch for k in self.keys.candidates(11)], [11, 10, 12])
+        self.assertEqual(self.keys.candidates(20), [])
+
+    def test_prune(self) -> None:
+        """Keys before now - 1 are forgotten."""
+        self.keys.prune(12)
+        self.assertEqual([e for e in range(8, 14) if e in self.keys], [11, 12])
+
+    def test_stable(self) -> None:
+        """Keys that exist are kept."""
+        before = dict(self.keys.public(10))
+        self.assertTrue(self.keys.generate(11))
+        self.assertEqual({e: self.keys.public(10)[e] for e in before}, before)
+
+    def test_persist(self) -> None:
+        """Saved keys come back once, with what was seen under them, and leave no file."""
+        tag = bytes(32)
+        self.keys.candidates(10)[0].seen.test_and_set([tag])
+        folder = self.folder()
+        self.keys.save(folder)
+        modes = {p.stat().st_mode & 0o777 for p in folder.iterdir()}
+        again = MixKeys(GEOMETRY, SeededRandom(6))
+        self.assertEqual(again.load(folder, 11), [11, 12])
+        self.assertEqual(modes, {0o600})
+        self.assertEqual(list(folder.iterdir()), [])
+        again.generate(11)
+        self.assertEqual(again.public(11)[12], self.keys.public(10)[12])
+        fresh = MixKeys(GEOMETRY, SeededRandom(7))
+        self.keys.save(folder)
+        fresh.load(folder, 10)
+        self.assertEqual(fresh.candidates(10)[0].seen.test_and_set([tag]), [True])
+
+    def test_truncated(self) -> None:
+        """A damaged file ends the start with a message."""
+        folder = self.folder()
+        self.keys.save(folder)
+        path = folder / "mixkey-11.bin"
+        path.write_bytes(path.read_bytes()[:-1])
+        self.assertRaises(ConfigError, MixKeys(GEOMETRY, SeededRandom(8)).load, folder, 10)
+
+
+class DropTests(SynchronousTestCase):
+    """node 4.11."""
+
+    def test_every_reason_is_counted(self) -> None:
+        """Each reason has its own series."""
+        metrics = Metrics()
+        for reason in DropReason:
+            drop(metrics, reason, 2)
+            self.assertEqual(metrics.value("dropped_reason_total", reason=reason.value), 2)
+        text = metrics.render()
+        self.assertIn('katzenpost_dropped_reason_total{reason="unwrap_failed"} 2', text)
+
+    def test_also(self) -> None:
+        """A late packet on the way out counts in three more series."""
+        metrics = Metrics()
+        drop(metrics, DropReason.OUTGOING_SEND_DEADLINE_BLOWN)
+        for name in ("packets", "deadline_blown_packets", "outgoing_packets"):
+            self.assertEqual(metrics.value(f"dropped_{name}_total"), 1)
