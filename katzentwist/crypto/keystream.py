@@ -1,13 +1,19 @@
-"""The bare ChaCha20 keystream: a deterministic source of draws from a public seed (spec: pki 9). Encrypts nothing."""
+"""Bare keystreams: ChaCha20 as a source of draws from a seed (spec: pki 9), AES-CTR for headers (spec: sphinx 4)."""
 
 from __future__ import annotations
 
 from cryptography.hazmat.primitives.ciphers import Cipher
-from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
+from cryptography.hazmat.primitives.ciphers.algorithms import AES256, ChaCha20
+from cryptography.hazmat.primitives.ciphers.modes import CTR
+
+
+def aes_256_ctr(key: bytes, iv: bytes, length: int) -> bytes:
+    """*length* bytes of AES-256-CTR; the counter block starts as *iv*, 16 bytes."""
+    return Cipher(AES256(key), CTR(iv)).encryptor().update(bytes(length))
 
 
 class Keystream:
-    """Counter and nonce start at 0.
+    """ChaCha20. Counter and nonce start at 0.
 
     :param key: 32 bytes.
     """

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import attrs
-from cryptography.hazmat.primitives.ciphers import Cipher
-from cryptography.hazmat.primitives.ciphers.algorithms import AES256
-from cryptography.hazmat.primitives.ciphers.modes import CTR
 
 from katzentwist.crypto.hash import hkdf_expand, hmac_sha256
+from katzentwist.crypto.keystream import aes_256_ctr
 
 KDF_INFO = b"katzenpost-kdf-v0-hkdf-sha256"
 KEY_MATERIAL_LENGTH = 160
@@ -41,7 +39,7 @@ class HopKeys:
 
     def keystream(self, length: int) -> bytes:
         """*length* bytes of AES-256-CTR."""
-        return Cipher(AES256(self.stream_key), CTR(self.iv)).encryptor().update(bytes(length))
+        return aes_256_ctr(self.stream_key, self.iv, length)
 
     def mac(self, data: bytes) -> bytes:
         """HMAC-SHA-256 under the header MAC key."""
