@@ -95,7 +95,9 @@ def compose(
         now = math.floor(unix_time())
         budget = epochs.now(now)[2]
         try:
-            forward, reply = _paths(message, document, gateway, queue_id, now * 1000, epochs, random)
+            forward, reply = _paths(
+                message, document, gateway=gateway, queue_id=queue_id, base=now * 1000, epochs=epochs, random=random
+            )
         except SphinxError as e:
             raise ComposeError(str(e)) from e
         eta = ((reply or forward).end_time - now * 1000) / 1000
@@ -122,6 +124,7 @@ def _check_places(document: Document, destination: bytes, gateway: bytes) -> Non
 def _paths(
     message: Outgoing,
     document: Document,
+    *,
     gateway: bytes,
     queue_id: bytes,
     base: int,

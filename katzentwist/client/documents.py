@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import attrs
 
 from katzentwist.clock import Epochs
 from katzentwist.pki.document import SignedDocument
 from katzentwist.pki.schedule import Schedule
 from katzentwist.randomness import IRandom
+
+INSISTENT_TRIES: Final = 5
+INSISTENT_PAUSE: Final = 1.0
 
 
 @attrs.define
@@ -19,6 +24,7 @@ class Documents:
     held: dict[int, SignedDocument] = attrs.field(factory=dict)
     _gone: set[int] = attrs.field(factory=set)
     _next_try: dict[int, float] = attrs.field(factory=dict)
+    _insisting: int = 0
 
     def current(self, wall: float) -> SignedDocument | None:
         """The document of the current epoch, else of the one before."""
@@ -43,6 +49,11 @@ class Documents:
         """A new session: ask for what is missing without waiting."""
         self._next_try.clear()
 
+    def insist(self) -> None:
+        """Somebody needs a document and there is none: the next tries come one second apart."""
+        self._insisting = INSISTENT_TRIES
+        self._next_try.clear()
+
     def add(self, document: SignedDocument, wall: float) -> None:
         """Keep a verified document; older ones go."""
         self.held[document.document.epoch] = document
@@ -58,4 +69,7 @@ class Documents:
     def not_yet(self, epoch: int, mono: float) -> None:
         """Ask again later."""
         pause = Schedule(self.epochs).poll_interval
+        if self._insisting:
+            self._insisting -= 1
+            pause = min(pause, INSISTENT_PAUSE)
         self._next_try[epoch] = mono + pause * (0.8 + 0.4 * self.random.uniform())

@@ -42,7 +42,10 @@ def _dial(raw: Mapping[str, Any]) -> Socket:
         raise ConfigError(f"unknown top-level key(s) {unknown}; expected exactly ['Dial']")
     if "Dial" not in raw:
         raise ConfigError("missing required top-level key(s) ['Dial']")
-    dial = _table(raw["Dial"], "Dial")
+    return _transport(_table(raw["Dial"], "Dial"))
+
+
+def _transport(dial: Mapping[str, Any]) -> Socket:
     if unknown := _beyond(dial, _KEYS):
         raise ConfigError(f"unknown subtable(s) {unknown}; expected one of {sorted(_KEYS)}", "Dial")
     if not dial:
@@ -58,6 +61,10 @@ def _dial(raw: Mapping[str, Any]) -> Socket:
         raise ConfigError("missing required key 'Address'", path)
     if not all(isinstance(v, str) for v in table.values()):
         raise ConfigError("all values must be text", path)
+    return _socket(kind, table, path)
+
+
+def _socket(kind: str, table: Mapping[str, Any], path: str) -> Socket:
     if kind == "Ws":
         raise ConfigError("websockets are not in this version; use Tcp or Unix", path)
     if kind == "Unix":
