@@ -12,7 +12,7 @@ import katzentwist
 from katzentwist.cli.output import UsageFault, fail
 from katzentwist.errors import KatzentwistError
 
-COMMANDS: Final = ("testnet", "genconfig", "ping", "receive", "consensus", "check_config", "version")
+COMMANDS: Final = ("testnet", "genconfig", "ping", "receive", "consensus", "manage", "check_config", "version")
 """Modules of this package, in the order of the help."""
 
 

@@ -14,9 +14,12 @@ from katzentwist.config.debug import with_runtime
 from katzentwist.config.node import Half as HalfConfig
 from katzentwist.config.node import Kind, NodeConfig
 from katzentwist.config.schema import Report
+from katzentwist.crypto import kem
 from katzentwist.crypto.native import native
 from katzentwist.errors import ConfigError, KatzentwistError
 from katzentwist.logger import ModuleLogger, notice
+from katzentwist.management.commands import Function, RateCommands, ServiceCommands, Table, UserCommands
+from katzentwist.management.server import Management
 from katzentwist.mix.half import Half
 from katzentwist.mix.mixkeys import MixKeys, check_folder, default_folder
 from katzentwist.mix.selfcheck import measure
@@ -129,6 +132,7 @@ class NodeDaemon(Daemon):
         self._workers = ThreadWorkers(reactor)
         self._pki: PKIClient | None = None
         self._metrics_server: MetricsServer | None = None
+        self._management: Management | None = None
 
     # Start ---------------------------------------------------------------------------------------------------------
 
@@ -257,6 +261,24 @@ class NodeDaemon(Daemon):
         for half in self.halves:
             half.start()
         self.pki.start()
+        if self._config.management_path is not None:
+            name = self._config.halves[0].identifier
+            path = self._config.management_path
+            self._management = Management(self.reactor, path, name, self._commands(), self.shutdown)
+            await self._management.start()
+
+    def _commands(self) -> Table:
+        """The management commands of this kind of node."""
+        parts = self.parts
+        out: dict[str, Function] = {}
+        if parts.services is not None:
+            out.update(ServiceCommands(parts.services).table())
+        if parts.mailbox is not None and parts.mailbox.users is not None and parts.clients is not None:
+            scheme = kem.by_name(self._config.wire_kem)
+            users = UserCommands(parts.mailbox.users, parts.mailbox.spool, scheme, parts.clients.recheck_user)
+            out.update(users.table())
+            out.update(RateCommands(parts.clients.limits, parts.clients.limits_changed).table())
+        return out
 
     def _document(self, epoch: int) -> SignedDocument | ConsensusCode:
         return self.pki.document(epoch)
@@ -276,6 +298,8 @@ class NodeDaemon(Daemon):
         """In the order of node 1.7; what is still in queues is lost, as everywhere in this design."""
         if self._pki is None:
             return
+        if self._management is not None:
+            await self._management.stop()
         self.pki.stop()
         if self.parts.clients is not None:
             self.parts.clients.stop()

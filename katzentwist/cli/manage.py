@@ -1,0 +1,94 @@
+"""``katzentwist manage``: the management dialogue of a running node, one-shot or interactive (design 2)."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from katzentwist.cli.output import UsageFault, print_json
+from katzentwist.management.console import Answer, Console, ConsoleError
+
+COMMANDS = """
+commands:
+  ADD_USER NAME KEY              a new user; keys in hex or base64
+  UPDATE_USER NAME KEY           another link key
+  REMOVE_USER NAME               refused while an identity key is set
+  SET_USER_IDENTITY NAME [KEY]   without KEY: remove it
+  REMOVE_USER_IDENTITY NAME
+  USER_IDENTITY NAME             print it
+  USER_LINK NAME                 print the link key
+  SEND_RATE N, SEND_BURST N      packets per minute, at once, per client; 0: no limit
+  START_KAETZCHEN CAPABILITY, STOP_KAETZCHEN CAPABILITY
+  SHUTDOWN                       end the node gracefully
+
+Example: katzentwist manage ./net/provider1 ADD_USER alice ed307383f3fb7a5f...
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """The options."""
+    parser = subparsers.add_parser(
+        "manage",
+        help="talk to the management socket of a running node",
+        description="Send one command to a running node, or, without a command, those that are typed.",
+        epilog=COMMANDS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--json", action="store_true", help="print replies as JSON")
+    parser.add_argument("socket", metavar="SOCKET", help="the socket, or the DataDir that holds it")
+    parser.add_argument("words", metavar="COMMAND", nargs=argparse.REMAINDER, help="a command with its arguments")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Talk."""
+    command = " ".join(args.words)
+    if "\n" in command or "\r" in command:
+        raise UsageFault("a command is one line")
+    with Console(Path(args.socket)) as console:
+        if command.strip():
+            return _one(console, command, args.json)
+        return _dialogue(console, args.json)
+
+
+def _one(console: Console, command: str, as_json: bool) -> int:
+    answer = console.ask(command)
+    if answer is None:
+        if command.split(maxsplit=1)[0].upper() != "SHUTDOWN":
+            raise ConsoleError("the node closed the connection")
+        answer = Answer(250, "the node shuts down")
+    _print(answer, as_json)
+    return 0 if answer.good else 1
+
+
+def _print(answer: Answer, as_json: bool) -> None:
+    if as_json:
+        print_json({"code": answer.code, "text": answer.text})
+    else:
+        print(f"{answer.code} {answer.text}", flush=True)
+
+
+def _dialogue(console: Console, as_json: bool) -> int:
+    """Lines of standard input, one by one; the status is that of the worst reply."""
+    terminal = sys.stdin.isatty()
+    if console.greeting is not None and terminal:
+        _print(console.greeting, as_json)
+    status = 0
+    while True:
+        if terminal:
+            print("> ", end="", flush=True)
+        line = sys.stdin.readline()
+        if not line:
+            return status
+        if not line.strip():
+            continue
+        answer = console.ask(line.strip())
+        if answer is None:
+            return status
+        _print(answer, as_json)
+        if not answer.good:
+            status = 1
+        if line.split(maxsplit=1)[0].upper() == "QUIT":
+            return status
