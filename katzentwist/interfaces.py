@@ -11,10 +11,14 @@ from zope.interface import Interface
 
 @attrs.frozen
 class SpoolEntry:
-    """A message that waits for a user; *surb_id* is None for a plain message."""
+    """A message that waits for a user; *surb_id* is None for a plain message.
+
+    :ivar number: what the database calls it; None where it has no names for entries.
+    """
 
     message: bytes = attrs.field(repr=False)
     surb_id: bytes | None
+    number: int | None = attrs.field(default=None, eq=False)
 
 
 class ISpool(Interface):
@@ -34,6 +38,12 @@ class ISpool(Interface):
 
     def get(user: bytes, advance: bool) -> Deferred[tuple[SpoolEntry | None, int]]:
         """The first entry and 1 if more follow, else 0; with *advance*, delete the first one before."""
+
+    def advance(user: bytes, entry: SpoolEntry) -> Deferred[tuple[SpoolEntry | None, int]]:
+        """Delete the first entry if it is *entry*, got before; the new first entry and 1 if more follow, else 0.
+
+        Unlike ``get(user, True)`` it may be repeated when it is not known whether the last try arrived.
+        """
 
     def remove(user: bytes) -> Deferred[None]:
         """Delete the queue of a user; an unknown user is fine."""

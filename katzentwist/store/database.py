@@ -29,6 +29,9 @@ BATCH = 256
 WAITING = 100_000
 """Most jobs that may wait: beyond that a stuck disk fails new jobs at once instead of filling the memory."""
 
+BUSY = 3.0
+"""Seconds to wait at the start for a process that is just ending and still holds the file."""
+
 _SQLITE_MAGIC = b"SQLite format 3\0"
 _BOLT_MAGIC = bytes.fromhex("edda0ced")
 
@@ -110,6 +113,7 @@ class Database:
     # The thread ----------------------------------------------------------------------------------------------------
 
     def _run(self, opened: Deferred[None]) -> None:
+        connection: sqlite3.Connection | None
         try:
             connection = self._connect()
         except (sqlite3.Error, OSError, StoreError) as e:
@@ -120,8 +124,34 @@ class Database:
         while not last:
             batch, last = self._take()
             if batch:
-                self._call(_deliver, self._transact(connection, batch))
-        connection.close()
+                results, connection = self._serve(connection, batch)
+                self._call(_deliver, results)
+        if connection is not None:
+            connection.close()
+
+    def _serve(
+        self, connection: sqlite3.Connection | None, batch: list[_Waiting[Any]]
+    ) -> tuple[list[tuple[Deferred[Any], Any]], sqlite3.Connection | None]:
+        """Run a batch; the connection to use from now on, None if the next batch has to open a new one."""
+        try:
+            if connection is None:
+                connection = self._connect()
+            return self._transact(connection, batch), connection
+        except (sqlite3.Error, OSError, StoreError) as e:
+            failure = Failure(e if isinstance(e, StoreError) else self._error(e))
+        if connection is not None and not self._rolled_back(connection):
+            connection = None
+        return [(waiting.done, failure) for waiting in batch], connection
+
+    def _rolled_back(self, connection: sqlite3.Connection) -> bool:
+        """Undo an open transaction. When even that fails the file is opened anew before it is used again."""
+        try:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+        except sqlite3.Error:
+            connection.close()
+            return False
+        return True
 
     def _take(self) -> tuple[list[_Waiting[Any]], bool]:
         """The jobs that wait, and whether the end was reached."""
@@ -139,16 +169,10 @@ class Database:
 
     def _transact(self, connection: sqlite3.Connection, batch: list[_Waiting[Any]]) -> list[tuple[Deferred[Any], Any]]:
         results: list[tuple[Deferred[Any], Any]] = []
-        try:
-            connection.execute("BEGIN IMMEDIATE")
-            for waiting in batch:
-                results.append((waiting.done, self._attempt(connection, waiting.job)))
-            connection.execute("COMMIT")
-        except sqlite3.Error as e:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            failure = Failure(self._error(e))
-            return [(waiting.done, failure) for waiting in batch]
+        connection.execute("BEGIN IMMEDIATE")
+        for waiting in batch:
+            results.append((waiting.done, self._attempt(connection, waiting.job)))
+        connection.execute("COMMIT")
         return results
 
     def _attempt(self, connection: sqlite3.Connection, job: Job[Any]) -> Any:
@@ -175,16 +199,19 @@ class Database:
         fresh = not self.path.exists()
         if fresh:
             os.close(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        connection = sqlite3.connect(self.path, timeout=5, isolation_level=None, check_same_thread=True)
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA foreign_keys = ON")
-        # One process only; a second one must not open the file and spoil our view of it.
-        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        connection = sqlite3.connect(self.path, timeout=BUSY, isolation_level=None, check_same_thread=True)
         try:
+            # One process only; a second one must not open the file and spoil our view of it.
+            connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA foreign_keys = ON")
             connection.execute("BEGIN EXCLUSIVE")
             connection.execute("COMMIT")
         except sqlite3.OperationalError as e:
+            connection.close()
+            if "locked" not in str(e):
+                raise
             raise StoreError(f"{self.path} is in use by another process ({e}); stop that one first") from e
         verdict = connection.execute("PRAGMA quick_check").fetchone()[0]
         if verdict != "ok":

@@ -11,12 +11,10 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from katzentwist.errors import NoIdentityError, NoSuchUserError, StoreError, UserExistsError
+from katzentwist.errors import NoIdentityError, NoSuchUserError, UserExistsError
 from katzentwist.interfaces import ISpool, IUserDB, SpoolEntry
+from katzentwist.store.checks import MAX_NAME, check_key, check_surb_id, check_user
 from katzentwist.store.database import Database, Schema
-
-MAX_NAME = 32
-SURB_ID_SIZE = 16
 
 SPOOL_SCHEMA = Schema(
     "spool",
@@ -41,12 +39,6 @@ USER_SCHEMA = Schema(
 )
 
 
-def check_user(user: bytes) -> None:
-    """:raises StoreError: not 1 to 32 bytes."""
-    if not 1 <= len(user) <= MAX_NAME:
-        raise StoreError(f"spool: invalid username of {len(user)} bytes")
-
-
 @implementer(ISpool)
 class EmbeddedSpool:
     """The spool in one file."""
@@ -69,8 +61,8 @@ class EmbeddedSpool:
     def _store(self, user: bytes, surb_id: bytes | None, message: bytes) -> Deferred[None]:
         def job(db: sqlite3.Connection) -> None:
             check_user(user)
-            if surb_id is not None and len(surb_id) != SURB_ID_SIZE:
-                raise StoreError("spool: SURBReply is missing ID")
+            if surb_id is not None:
+                check_surb_id(surb_id)
             db.execute("INSERT INTO entry (user, surb_id, message) VALUES (?, ?, ?)", (user, surb_id, message))
 
         return self._db.run(job)
@@ -83,10 +75,16 @@ class EmbeddedSpool:
                 db.execute(
                     "DELETE FROM entry WHERE id = (SELECT id FROM entry WHERE user = ? ORDER BY id LIMIT 1)", (user,)
                 )
-            rows = db.execute(
-                "SELECT message, surb_id FROM entry WHERE user = ? ORDER BY id LIMIT 2", (user,)
-            ).fetchall()
-            return (SpoolEntry(*rows[0]), len(rows) - 1) if rows else (None, 0)
+            return _first(db, user)
+
+        return self._db.run(job)
+
+    def advance(self, user: bytes, entry: SpoolEntry) -> Deferred[tuple[SpoolEntry | None, int]]:
+        """Delete *entry*; the entry after it."""
+
+        def job(db: sqlite3.Connection) -> tuple[SpoolEntry | None, int]:
+            db.execute("DELETE FROM entry WHERE id = ? AND user = ?", (entry.number, user))
+            return _first(db, user)
 
         return self._db.run(job)
 
@@ -99,11 +97,12 @@ class EmbeddedSpool:
         return self._db.run(job)
 
     def vacuum(self, keep: Collection[bytes]) -> Deferred[None]:
-        """Delete all other queues."""
+        """Delete all other queues; short names are compared as recipient ids are, filled up with zero bytes."""
+        stay = {user.ljust(MAX_NAME, b"\0") for user in keep}
 
         def job(db: sqlite3.Connection) -> None:
             for (user,) in db.execute("SELECT DISTINCT user FROM entry").fetchall():
-                if user not in keep:
+                if user.ljust(MAX_NAME, b"\0") not in stay:
                     db.execute("DELETE FROM entry WHERE user = ?", (user,))
 
         return self._db.run(job)
@@ -146,8 +145,7 @@ class EmbeddedUserDB:
 
         def job(db: sqlite3.Connection) -> None:
             check_user(user)
-            if not link_key:
-                raise StoreError("a user needs a link key")
+            check_key(link_key)
             there = _row(db, "1", user) is not None
             if update and not there:
                 raise NoSuchUserError("no such user")
@@ -205,6 +203,11 @@ class EmbeddedUserDB:
     def close(self) -> Deferred[None]:
         """Close the file."""
         return self._db.close()
+
+
+def _first(db: sqlite3.Connection, user: bytes) -> tuple[SpoolEntry | None, int]:
+    rows = db.execute("SELECT message, surb_id, id FROM entry WHERE user = ? ORDER BY id LIMIT 2", (user,)).fetchall()
+    return (SpoolEntry(*rows[0]), len(rows) - 1) if rows else (None, 0)
 
 
 def _row(db: sqlite3.Connection, column: str, user: bytes) -> Any:

@@ -1,0 +1,34 @@
+"""One thing at a time per name, in the order in which they were asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred, DeferredLock
+
+T = TypeVar("T")
+
+
+class Turns:
+    """A lock per name, kept only while somebody has it or waits for it."""
+
+    def __init__(self) -> None:
+        self._locks: dict[bytes, DeferredLock] = {}
+
+    def __len__(self) -> int:
+        return len(self._locks)
+
+    def run(self, name: bytes, work: Callable[[], Coroutine[Any, Any, T]]) -> Deferred[T]:
+        """Do *work* when all earlier work for *name* is done; fires with its result."""
+        return Deferred.fromCoroutine(self._run(name, work))
+
+    async def _run(self, name: bytes, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        lock = self._locks.setdefault(name, DeferredLock())
+        await lock.acquire()
+        try:
+            return await work()
+        finally:
+            lock.release()
+            if not lock.locked and not lock.waiting and self._locks.get(name) is lock:
+                del self._locks[name]
