@@ -17,6 +17,7 @@ CONNECTED  commands; ``closed``          WAITING
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -346,15 +347,25 @@ class ClientCore:
 
     # Packets -------------------------------------------------------------------------------------------------------
 
-    def sent(self, origin: Origin, message: Outgoing, composed: Composed, owner: Any = None, tag: Any = None) -> Sent:
+    def sent(
+        self,
+        origin: Origin,
+        message: Outgoing,
+        composed: Composed,
+        *,
+        owner: Any = None,
+        tag: Any = None,
+        hold: bool = False,
+    ) -> Sent:
         """A packet goes to the link now; wait for its reply.
 
+        :param hold: wait until ``replies.forget``, not for the usual time.
         :raises ComposeError: the session for which it was made is gone, or the SURB id is in use.
         """
         if not self.connected or origin.session != self._session:
             raise ComposeError(NOT_CONNECTED)
         now = self._clock.monotonic()
-        forgotten = now + retention(composed.reply_eta, self.document())
+        forgotten = math.inf if hold else now + retention(composed.reply_eta, self.document())
         if message.surb_id is not None:
             if message.surb_id in self.replies:
                 raise ComposeError("SURB ID already in use")

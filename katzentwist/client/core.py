@@ -95,10 +95,11 @@ class Client(LinkOwner):
             self._stopped.callback(None)
         return stopped
 
-    async def send(self, message: Outgoing, owner: Any = None, tag: Any = None) -> Sent:
+    async def send(self, message: Outgoing, *, owner: Any = None, tag: Any = None, hold: bool = False) -> Sent:
         """Make a packet and send it. It is composed in a worker thread.
 
         :param owner: handed back with the reply, with *tag*.
+        :param hold: wait for the reply until ``core.replies.forget``.
         :raises ComposeError: with the text of spec client 7.1.
         """
         core = self.core
@@ -117,7 +118,7 @@ class Client(LinkOwner):
                 unix_time=core.unix_time,
             )
         )
-        sent = core.sent(origin, message, composed, owner, tag)
+        sent = core.sent(origin, message, composed, owner=owner, tag=tag, hold=hold)
         if self._link is None or not self._link.sendPackets([composed.packet]):
             if message.surb_id is not None:
                 core.replies.forget(message.surb_id)
