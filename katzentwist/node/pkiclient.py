@@ -233,7 +233,7 @@ class PKIClient:
             descriptor.check(epoch)
         except PKIError as e:
             self.log.error("our descriptor is not well formed and is not uploaded: {why}", why=str(e))
-            self.core.uploaded(half, epoch)
+            self.core.uploaded(half, epoch, self._runtime.clock.monotonic())
             return
         payload = SignedUpload.sign(publisher.identity.identity.private, descriptor).encode()
         posts = [self._post(authority, publisher, epoch, payload) for authority in self._authorities]
@@ -248,7 +248,7 @@ class PKIClient:
         accepted = sum(code == DescriptorCode.OK for code in codes)
         final = accepted + sum(code == DescriptorCode.CONFLICT for code in codes)
         if final >= needed:
-            self.core.uploaded(half, epoch)
+            self.core.uploaded(half, epoch, self._runtime.clock.monotonic())
         else:
             self.core.upload_failed(half, epoch, self._runtime.clock.monotonic())
         if accepted >= needed:

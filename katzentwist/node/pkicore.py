@@ -6,6 +6,7 @@ costs nothing but one look. Each kind of work is under way at most once.
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import attrs
@@ -20,6 +21,8 @@ UPLOAD_BACKOFF: Final = (2.0, 4.0, 8.0, 16.0, 20.0)
 KEPT_BEHIND: Final = 2
 """Documents of now - 2 .. now + 1 are kept."""
 LATE_MARGIN: Final = 0.5
+EAGER: Final = 1.0
+"""Seconds until a single authority is asked again after an upload; doubled each time, up to the poll interval."""
 
 
 @attrs.frozen
@@ -68,6 +71,7 @@ class PKICore:
     _not_yet: set[int] = attrs.field(factory=set)
     _fetching: set[int] = attrs.field(factory=set)
     _next_fetch: dict[int, float] = attrs.field(factory=dict)
+    _tries: dict[int, int] = attrs.field(factory=dict)
     _uploads: dict[tuple[int, int], _Uploading] = attrs.field(factory=dict)
 
     @property
@@ -117,6 +121,7 @@ class PKICore:
         self._gone = {e for e in self._gone if now - KEPT_BEHIND <= e <= now + 1}
         self._not_yet = {e for e in self._not_yet if e >= now}
         self._next_fetch = {e: t for e, t in self._next_fetch.items() if e >= now - KEPT_BEHIND}
+        self._tries = {e: n for e, n in self._tries.items() if e >= now - KEPT_BEHIND}
         self._uploads = {k: v for k, v in self._uploads.items() if k[1] >= now}
 
     # Outcomes ------------------------------------------------------------------------------------------------------
@@ -136,8 +141,13 @@ class PKICore:
             return
         if not_yet:
             self._not_yet.add(epoch)
-        jitter = 0.8 + 0.4 * self.random.uniform()
-        self._next_fetch[epoch] = mono + self.schedule.poll_interval * jitter
+        pause = self.schedule.poll_interval
+        if self.single:
+            # A single authority publishes when the last node has uploaded: seconds later, not parts of an epoch.
+            tries = self._tries.get(epoch, 0)
+            self._tries[epoch] = tries + 1
+            pause = min(pause, EAGER * 2.0 ** min(tries, 16))
+        self._next_fetch[epoch] = mono + pause * (0.8 + 0.4 * self.random.uniform())
 
     def unusable(self, epoch: int) -> None:
         """The document of this epoch will never do for us."""
@@ -148,10 +158,13 @@ class PKICore:
         """Whether the document of this epoch will never be had."""
         return epoch in self._gone
 
-    def uploaded(self, half: int, epoch: int) -> None:
+    def uploaded(self, half: int, epoch: int, mono: float) -> None:
         """Accepted by enough authorities, or finally refused (conflict, too late)."""
         state = self._uploads.setdefault((half, epoch), _Uploading())
         state.done, state.busy = True, False
+        if self.single:
+            self._tries.pop(epoch, None)
+            self._next_fetch[epoch] = min(self._next_fetch.get(epoch, math.inf), mono + EAGER)
 
     def upload_failed(self, half: int, epoch: int, mono: float) -> None:
         """Try again later."""

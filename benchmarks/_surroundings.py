@@ -1,0 +1,294 @@
+"""A network made of one process: an authority, and neighbours around one real mix that is measured.
+
+The generator plays the authority and every neighbour over real links, with the same code that the programs use. The mix
+under test stands in the middle layer; packets come from layer 0 and leave for layer 2.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ServerEndpoint
+
+from katzentwist.clock import Epochs, SystemClock
+from katzentwist.config import toml
+from katzentwist.config.addresses import Address
+from katzentwist.crypto import kem, keys, nike, sign
+from katzentwist.net.dialling import dial
+from katzentwist.net.link import LinkFactory
+from katzentwist.net.owner import Context, ILink, LinkOwner
+from katzentwist.net.tcp import Transports
+from katzentwist.net.workers import ThreadWorkers
+from katzentwist.node.identity import Identity
+from katzentwist.node.keyfiles import KeyPair, load_or_create, prepare_data_dir
+from katzentwist.pki.descriptor import Descriptor
+from katzentwist.pki.document import Document
+from katzentwist.pki.upload import SignedUpload
+from katzentwist.randomness import SystemRandom
+from katzentwist.sphinx import Geometry
+from katzentwist.wire import Command, CommandSizes, PeerCredentials, SessionConfig, SessionKind
+from katzentwist.wire.commands import Consensus, GetConsensus, PostDescriptor, PostDescriptorStatus
+from katzentwist.wire.legal import AUTHORITY_NODE, NODE_DIALLER, NODE_LISTENER
+
+HOST = "127.0.0.1"
+KEM = "xwing"
+GEOMETRY = Geometry.from_user_payload(2000, 5, nike="x25519")
+SIZES = CommandSizes(packet_length=GEOMETRY.packet_length, payload_length=32 + GEOMETRY.forward_payload_length)
+UNDER_TEST = "under-test"
+
+
+def free_port() -> int:
+    """A port that is free now."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def new_identity() -> Identity:
+    """Fresh keys."""
+    random = SystemRandom()
+    return Identity.of(KeyPair(*sign.by_name("Ed25519").generate(random)), KeyPair(*kem.by_name(KEM).generate(random)))
+
+
+@attrs.define(eq=False)
+class Neighbour(LinkOwner):
+    """One node that the generator plays: it dials the mix, or takes what the mix sends."""
+
+    name: str
+    identity: Identity
+    port: int
+    mix_key: tuple[bytes, bytes]
+    """(private, public)"""
+    took: Callable[[Neighbour, list[bytes]], None] = lambda node, packets: None
+    link: ILink | None = None
+    linked: Deferred[None] = attrs.field(factory=Deferred)
+
+    def descriptor(self, epoch: int, gateway: bool = False, service: bool = False) -> Descriptor:
+        """What the document says of it."""
+        return Descriptor(
+            name=self.name,
+            epoch=epoch,
+            link_key=self.identity.link.public,
+            mix_keys=dict.fromkeys(range(epoch, epoch + 3), self.mix_key[1]),
+            addresses={"tcp4": [f"tcp://{HOST}:{self.port}"]},
+            identity_key=self.identity.identity.public,
+            kaetzchen={"echo": {"endpoint": "+echo"}} if service else None,
+            is_gateway_node=gateway,
+            is_service_node=service,
+        )
+
+    def authenticate(self, link: ILink, credentials: PeerCredentials) -> bool:
+        """Everyone may come: the generator measures, it does not judge."""
+        return True
+
+    def established(self, link: ILink) -> None:
+        """The link is up."""
+        self.link = link
+        if not self.linked.called:
+            self.linked.callback(None)
+
+    def packetsReceived(self, link: ILink, packets: list[bytes]) -> None:
+        """What came out of the mix."""
+        self.took(self, packets)
+
+    def config(self, accepts: Any) -> SessionConfig:
+        """Its side of a link."""
+        return SessionConfig(
+            kem=kem.by_name(KEM),
+            private=self.identity.link.private,
+            public=self.identity.link.public,
+            additional_data=self.identity.id,
+            kind=SessionKind.MIXNET,
+            sizes=SIZES,
+            accepts=accepts,
+            handshake_timeout=30.0,
+            read_timeout=None,
+        )
+
+
+class Surroundings(LinkOwner):
+    """The authority and all neighbours.
+
+    :param senders: nodes in layer 0.
+    :param receivers: nodes in layer 2.
+    :param mu: rate of the delays, per ms.
+    """
+
+    def __init__(self, folder: Path, senders: int, receivers: int, mu: float, period: str = "20m") -> None:
+        # Delays and latencies are measured on the clock that never steps, as in the programs.
+        reactor.seconds = time.monotonic
+        self.folder, self.mu, self.period = folder, mu, period
+        self.epochs = Epochs.from_environment({}, period)
+        self.workers = ThreadWorkers(reactor)
+        self.context = Context(reactor=reactor, clock=SystemClock(), random=SystemRandom(), workers=self.workers)
+        self.transports = Transports(reactor)
+        self.authority = new_identity()
+        self.authority_port, self.port, self.metrics_port = free_port(), free_port(), free_port()
+        self.senders = [self._neighbour(f"sender{i}") for i in range(senders)]
+        self.receivers = [self._neighbour(f"receiver{i}") for i in range(receivers)]
+        self.gateway, self.service = self._neighbour("gateway"), self._neighbour("service")
+        self.descriptors: dict[int, Descriptor] = {}
+        self._waiting: dict[int, Deferred[Descriptor]] = {}
+        self._documents: dict[int, bytes] = {}
+
+    def _neighbour(self, name: str) -> Neighbour:
+        return Neighbour(name, new_identity(), free_port(), _mix_key())
+
+    def write_node(self) -> Path:
+        """The configuration and keys of the node under test, in the v0.0.99 shape, so that a Go node reads them too."""
+        folder = prepare_data_dir(str(self.folder / "node"))
+        identity = load_or_create(folder, "identity", sign.by_name("Ed25519"), SystemRandom())
+        link = load_or_create(folder, "link", kem.by_name(KEM), SystemRandom())
+        self.node = Identity.of(identity, link)
+        authority = {
+            "Identifier": "authority",
+            "IdentityPublicKey": keys.encode_public(sign.by_name("Ed25519"), self.authority.identity.public),
+            "PKISignatureScheme": "Ed25519",
+            "LinkPublicKey": keys.encode_public(kem.by_name(KEM), self.authority.link.public),
+            "WireKEMScheme": KEM,
+            "Addresses": [f"tcp://{HOST}:{self.authority_port}"],
+        }
+        tables = {
+            "Server": {
+                "Identifier": UNDER_TEST,
+                "WireKEM": KEM,
+                "PKISignatureScheme": "Ed25519",
+                "Addresses": [f"tcp://{HOST}:{self.port}"],
+                "MetricsAddress": f"{HOST}:{self.metrics_port}",
+                "DataDir": str(folder),
+            },
+            "PKI": {"Voting": {"Authorities": [authority]}},
+            "Logging": {"Level": "NOTICE"},
+            "SphinxGeometry": GEOMETRY.to_toml(),
+        }
+        path = folder / "katzenpost.toml"
+        path.write_text(toml.dump(tables))
+        return path
+
+    # The authority -------------------------------------------------------------------------------------------------
+
+    def authenticate(self, link: ILink, credentials: PeerCredentials) -> bool:
+        """At the authority everyone may ask."""
+        return True
+
+    def commandReceived(self, link: ILink, command: Command) -> None:
+        """One request, one reply."""
+        if isinstance(command, PostDescriptor):
+            descriptor = SignedUpload.parse(command.payload).descriptor
+            self.descriptors[command.epoch] = descriptor
+            waiting = self._waiting.pop(command.epoch, None)
+            if waiting is not None:
+                waiting.callback(descriptor)
+            link.send(PostDescriptorStatus(error_code=0))
+        elif isinstance(command, GetConsensus):
+            raw = self._document(command.epoch)
+            link.send(Consensus(error_code=0 if raw else 1, payload=raw or b""))
+        link.close()
+
+    def uploaded(self, epoch: int) -> Deferred[Descriptor]:
+        """Fires when the node has uploaded for this epoch."""
+        done: Deferred[Descriptor] = Deferred()
+        if epoch in self.descriptors:
+            done.callback(self.descriptors[epoch])
+        else:
+            self._waiting[epoch] = done
+        return done
+
+    def _document(self, epoch: int) -> bytes | None:
+        if epoch not in self.descriptors:
+            return None
+        if epoch not in self._documents:
+            document = Document(
+                mu=self.mu,
+                epoch=epoch,
+                lambda_g=0.0,
+                lambda_l=0.001,
+                lambda_m=0.0,
+                lambda_p=0.001,
+                lambda_r=0.0,
+                topology=[
+                    [n.descriptor(epoch) for n in self.senders],
+                    [self.descriptors[epoch]],
+                    [n.descriptor(epoch) for n in self.receivers],
+                ],
+                gateway_nodes=[self.gateway.descriptor(epoch, gateway=True)],
+                genesis_epoch=epoch,
+                service_nodes=[self.service.descriptor(epoch, service=True)],
+                prior_shared_random=[bytes(32)],
+                shared_random_value=bytes(32),
+                sphinx_geometry_hash=GEOMETRY.hash(),
+            )
+            now = self.epochs.number(time.time())
+            self._documents[epoch] = document.sign(self.authority.identity.private, now)
+        return self._documents[epoch]
+
+    # Links ---------------------------------------------------------------------------------------------------------
+
+    async def listen(self) -> None:
+        """Open the authority and the receivers."""
+        self.workers.start()
+        config = SessionConfig(
+            kem=kem.by_name(KEM),
+            private=self.authority.link.private,
+            public=self.authority.link.public,
+            additional_data=self.authority.id,
+            kind=SessionKind.PKI,
+            accepts=AUTHORITY_NODE,
+        )
+        await TCP4ServerEndpoint(reactor, self.authority_port, interface=HOST).listen(
+            LinkFactory(self.context, config, self)
+        )
+        for node in [*self.receivers, self.gateway, self.service]:
+            endpoint = TCP4ServerEndpoint(reactor, node.port, interface=HOST)
+            await endpoint.listen(LinkFactory(self.context, node.config(NODE_LISTENER), node))
+
+    async def connect(self) -> None:
+        """Dial the node from every sender, and wait for it to dial every receiver."""
+        address = Address("tcp", HOST, self.port)
+        for node in self.senders:
+            for _ in range(200):
+                try:
+                    await dial(self.context, self.transports, address, node.config(NODE_DIALLER), node)
+                    break
+                except Exception:
+                    await _sleep(0.1)
+            else:
+                raise SystemExit("the node under test accepts no connection")
+        for node in self.receivers:
+            await node.linked
+
+
+def _mix_key() -> tuple[bytes, bytes]:
+    return nike.by_name("x25519").generate(SystemRandom())
+
+
+def _sleep(seconds: float) -> Deferred[None]:
+    done: Deferred[None] = Deferred()
+    reactor.callLater(seconds, done.callback, None)
+    return done
+
+
+class Usage:
+    """CPU seconds and memory of a process and all its threads, from the operating system."""
+
+    def __init__(self, pid: int) -> None:
+        self._stat, self._status = Path(f"/proc/{pid}/stat"), Path(f"/proc/{pid}/status")
+        self._tick = os.sysconf("SC_CLK_TCK")
+
+    def cpu(self) -> float:
+        """User and system seconds so far."""
+        fields = self._stat.read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / self._tick
+
+    def memory(self) -> int:
+        """Resident bytes."""
+        line = next(text for text in self._status.read_text().splitlines() if text.startswith("VmRSS"))
+        return int(line.split()[1]) * 1024
