@@ -1,0 +1,369 @@
+"""The thin client for Twisted programs (spec: client 16.3)."""
+
+from __future__ import annotations
+
+import inspect
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import TimeoutError as DeferredTimeoutError
+from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, connectProtocol
+from twisted.internet.interfaces import IDelayedCall, IStreamClientEndpoint
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+
+from katzentwist.config.client import Socket
+from katzentwist.errors import WireError
+from katzentwist.thin import errors
+from katzentwist.thin._core import Finished, Operation, Ready
+from katzentwist.thin._face import DEFAULT_TIMEOUT, Callback, Face
+from katzentwist.thin.events import Event
+
+CONNECT_TIMEOUT: Final = 10.0
+START_TIMEOUT: Final = 60.0
+"""The daemon may wait 30 s for a document before it speaks."""
+
+
+class EventSink:
+    """One consumer's own stream of events: ``async for event in sink``, or :meth:`get`. Nothing is ever dropped."""
+
+    def __init__(self) -> None:
+        self._events: deque[Event] = deque()
+        self._waiting: deque[Deferred[Event]] = deque()
+        self._ended = False
+
+    def put(self, event: Event) -> None:
+        """One more event."""
+        if self._waiting:
+            self._waiting.popleft().callback(event)
+        elif not self._ended:
+            self._events.append(event)
+
+    def end(self) -> None:
+        """No more events."""
+        self._ended = True
+        while self._waiting:
+            self._waiting.popleft().errback(StopAsyncIteration())
+
+    def get(self) -> Deferred[Event]:
+        """The next event; fails with StopAsyncIteration at the end."""
+        waiting: Deferred[Event] = Deferred(self._waiting.remove)
+        if self._events:
+            waiting.callback(self._events.popleft())
+        elif self._ended:
+            waiting.errback(StopAsyncIteration())
+        else:
+            self._waiting.append(waiting)
+        return waiting
+
+    def __aiter__(self) -> EventSink:
+        return self
+
+    async def __anext__(self) -> Event:
+        return await self.get()
+
+
+class ThinClient(Face):
+    """A thin client on the Twisted reactor. All methods that wait return Deferreds.
+
+    :param reactor: the global one by default.
+    """
+
+    def __init__(self, config: Any, reactor: Any = None, **callbacks: Callback | None) -> None:
+        super().__init__(config, **callbacks)
+        if reactor is None:
+            from twisted.internet import reactor  # noqa: PLC0415 - only now it is clear that this one is meant
+        self._reactor: Any = reactor
+        self._protocol: _DaemonProtocol | None = None
+        self._sinks: list[EventSink] = []
+        self._waiting: dict[Operation, Deferred[Any]] = {}
+        self._ready: Deferred[None] | None = None
+        self._closing: Deferred[None] | None = None
+        self._reconnect: IDelayedCall | None = None
+        self._wanted = False
+
+    # Life ----------------------------------------------------------------------------------------------------------
+
+    def start(self) -> Deferred[None]:
+        """Connect to the daemon; fires when status, document and session are there.
+
+        From then on a lost connection is made again by itself. Called again after :meth:`disconnect`, it goes on with
+        the same session.
+
+        :raises NotSentError: (in the Deferred) the daemon is not there.
+        """
+        return Deferred.fromCoroutine(self._start())
+
+    async def _start(self) -> None:
+        if self._protocol is not None:
+            return
+        self._wanted = True
+        ready: Deferred[None] = Deferred()
+        self._ready = ready
+        try:
+            await self._connect()
+            ready.addTimeout(START_TIMEOUT, self._reactor)
+            await ready
+        except Exception as e:
+            self._wanted = False
+            await self._hang_up()
+            if isinstance(e, errors.ThinClientError):
+                raise
+            where = f"{self.config.dial.network} {self.config.dial.address}"
+            raise errors.NotSentError(f"no client daemon at {where}: {e or type(e).__name__}") from e
+        finally:
+            self._ready = None
+
+    async def _connect(self) -> None:
+        endpoint = endpoint_for(self._reactor, self.config.dial)
+        await connectProtocol(endpoint, _DaemonProtocol(self))
+
+    def stop(self) -> Deferred[None]:
+        """End the session: the daemon forgets everything of this application."""
+        self._wanted = False
+        self._core.say_close()
+        if self._protocol is not None:
+            self._protocol.flush()
+        return self._finally_closed()
+
+    def disconnect(self) -> Deferred[None]:
+        """End the connection, keep the session: the daemon keeps replies for a while."""
+        self._wanted = False
+        return self._finally_closed()
+
+    def _finally_closed(self) -> Deferred[None]:
+        if self._reconnect is not None and self._reconnect.active():
+            self._reconnect.cancel()
+        self._reconnect = None
+
+        async def close() -> None:
+            await self._hang_up()
+            self._dispatch(self._core.closed(None, final=True))
+            for sink in self._sinks:
+                sink.end()
+            self._sinks.clear()
+
+        return Deferred.fromCoroutine(close())
+
+    async def _hang_up(self) -> None:
+        if self._protocol is not None:
+            closing: Deferred[None] = Deferred()
+            self._closing = closing
+            self._protocol.transport.loseConnection()
+            await closing
+
+    # Sending -------------------------------------------------------------------------------------------------------
+
+    def send_message_without_reply(self, payload: bytes | str, dest_node: bytes, dest_queue: bytes) -> Deferred[None]:
+        """A message to which no reply is possible; fires when it was handed to the daemon."""
+        return self._do(lambda: self._core.send(payload, dest_node, dest_queue, None))
+
+    def send_message(self, surb_id: bytes, payload: bytes | str, dest_node: bytes, dest_queue: bytes) -> Deferred[None]:
+        """A message with a SURB; its events carry *surb_id*. Fires when it was handed to the daemon."""
+        return self._do(lambda: self._core.send(payload, dest_node, dest_queue, surb_id))
+
+    def blocking_send_message(
+        self, payload: bytes | str, dest_node: bytes, dest_queue: bytes, timeout_seconds: float = DEFAULT_TIMEOUT
+    ) -> Deferred[bytes]:
+        """Send and wait for the reply, which is padded with zeros.
+
+        :raises NotSentError: (in the Deferred, as the others) nothing left.
+        :raises RefusedError: the daemon said no.
+        :raises OverdueError: no reply in time.
+        :raises LostError: the daemon, or the connection to it, is gone.
+        """
+        surb_id = self.new_surb_id()
+        return self._wait(
+            lambda: self._core.send(payload, dest_node, dest_queue, surb_id),
+            lambda: self._core.wait_for_reply(surb_id),
+            timeout_seconds,
+        )
+
+    def send_reliable_message(
+        self, message_id: bytes, payload: bytes | str, dest_node: bytes, dest_queue: bytes
+    ) -> Deferred[None]:
+        """A message that the daemon sends again until a reply comes; its events carry *message_id*."""
+        return self._do(lambda: self._core.send_reliable(message_id, payload, dest_node, dest_queue))
+
+    def blocking_send_reliable_message(
+        self,
+        message_id: bytes | None,
+        payload: bytes | str,
+        dest_node: bytes,
+        dest_queue: bytes,
+        timeout_seconds: float | None = None,
+    ) -> Deferred[bytes]:
+        """The same, waiting for the reply; without a time-out the daemon's tries are the limit."""
+        id_ = message_id or self.new_message_id()
+        return self._wait(
+            lambda: self._core.send_reliable(id_, payload, dest_node, dest_queue),
+            lambda: self._core.wait_for_reliable(id_),
+            timeout_seconds,
+        )
+
+    def cancel_reliable_message(self, message_id: bytes) -> Deferred[None]:
+        """Give a reliable message up; MessageIDGarbageCollected follows at once."""
+        return self._do(lambda: self._core.cancel_reliable(message_id))
+
+    def get_pki_document_raw(self, epoch: int = 0) -> Deferred[tuple[bytes, int]]:
+        """(signed document, its epoch); 0 asks for the current one.
+
+        :raises RefusedError: (in the Deferred) the daemon does not have it.
+        """
+        answer = self._ask("get_pki_document", epoch=epoch)
+        return answer.addCallback(lambda fields: (fields["payload"], fields["epoch"]))
+
+    def get_directory_authorities(self) -> Deferred[list[dict[str, Any]]]:
+        """The authorities whose signatures the daemon counts."""
+        return self._ask("get_directory_authorities").addCallback(lambda fields: list(fields["authorities"] or ()))
+
+    def _do(self, request: Callable[[], None]) -> Deferred[None]:
+        def act() -> None:
+            request()
+            self._flush()
+
+        return maybeDeferred(act)
+
+    def _ask(self, name: str, **values: Any) -> Deferred[Any]:
+        return self._wait(lambda: None, lambda: self._core.query(name, **values), None)
+
+    def _wait(
+        self, request: Callable[[], None], operation: Callable[[], Operation], seconds: float | None
+    ) -> Deferred[Any]:
+        async def act() -> Any:
+            request()
+            waited = operation()
+            done: Deferred[Any] = Deferred()
+            self._waiting[waited] = done
+            self._flush()
+            if seconds is not None:
+                done.addTimeout(seconds, self._reactor)
+            try:
+                return await done
+            except DeferredTimeoutError:
+                raise errors.OverdueError(f"no reply in {seconds:g} s") from None
+            finally:
+                self._waiting.pop(waited, None)
+                self._core.abandon(waited)
+
+        return Deferred.fromCoroutine(act())
+
+    # Events --------------------------------------------------------------------------------------------------------
+
+    def event_sink(self) -> EventSink:
+        """A stream of all events from now on, for one consumer."""
+        sink = EventSink()
+        self._sinks.append(sink)
+        return sink
+
+    def stop_event_sink(self, sink: EventSink) -> None:
+        """No more of it."""
+        if sink in self._sinks:
+            self._sinks.remove(sink)
+        sink.end()
+
+    def _dispatch(self, happened: list[Event]) -> None:
+        for event in happened:
+            if isinstance(event, Finished):
+                self._finished(event)
+            elif isinstance(event, Ready):
+                if self._ready is not None and not self._ready.called:
+                    self._ready.callback(None)
+            else:
+                for sink in self._sinks:
+                    sink.put(event)
+                for callback, argument in self._calls(event):
+                    self._call(callback, argument)
+
+    def _finished(self, event: Finished) -> None:
+        waiting = self._waiting.pop(event.operation, None)
+        if waiting is None or waiting.called:
+            return
+        if event.error is None:
+            waiting.callback(event.value)
+        else:
+            waiting.errback(event.error)
+
+    def _call(self, callback: Callback, argument: Any) -> None:
+        def run() -> Any:
+            result = callback(argument)
+            return Deferred.fromCoroutine(result) if inspect.iscoroutine(result) else result
+
+        called = maybeDeferred(run)
+        called.addErrback(lambda f: self.log.failure("a callback of the application failed", failure=f))
+
+    # The connection ------------------------------------------------------------------------------------------------
+
+    def _flush(self) -> None:
+        if self._protocol is not None:
+            self._protocol.flush()
+
+    def _opened(self, protocol: _DaemonProtocol) -> None:
+        self._protocol = protocol
+        self._core.opened()
+        self._flush()
+
+    def _received(self, data: bytes) -> None:
+        try:
+            self._dispatch(self._core.receive(data))
+        except WireError as e:
+            self.log.error("the daemon does not speak the thin client protocol: {why}", why=str(e))
+            if self._protocol is not None:
+                self._protocol.transport.loseConnection()
+        self._flush()
+
+    def _lost(self, reason: Failure) -> None:
+        self._protocol = None
+        error = reason.value if isinstance(reason.value, Exception) else None
+        self._dispatch(self._core.closed(error, final=not self._wanted))
+        if self._ready is not None and not self._ready.called:
+            self._ready.errback(errors.NotSentError("the daemon closed the connection"))
+        elif self._wanted:
+            self._again()
+        if self._closing is not None:
+            closing, self._closing = self._closing, None
+            closing.callback(None)
+
+    def _again(self) -> None:
+        self._reconnect = self._reactor.callLater(self._core.next_pause(), self._retry)
+
+    def _retry(self) -> None:
+        self._reconnect = None
+        connecting = Deferred.fromCoroutine(self._connect())
+        connecting.addErrback(lambda _: self._again() if self._wanted and self._protocol is None else None)
+
+
+class _DaemonProtocol(Protocol):
+    """The connection to the daemon."""
+
+    transport: Any
+
+    def __init__(self, client: ThinClient) -> None:
+        self._client = client
+
+    def connectionMade(self) -> None:
+        if hasattr(self.transport, "setTcpNoDelay"):
+            self.transport.setTcpNoDelay(True)
+        self._client._opened(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        self._client._received(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._client._lost(reason)
+
+    def flush(self) -> None:
+        data = self._client._core.data_to_send()
+        if data:
+            self.transport.write(data)
+
+
+def endpoint_for(reactor: Any, dial: Socket) -> IStreamClientEndpoint:
+    """How to reach the daemon."""
+    if dial.network == "unix":
+        path = "\0" + dial.address[1:] if dial.address.startswith("@") else dial.address
+        return UNIXClientEndpoint(reactor, path, timeout=CONNECT_TIMEOUT)
+    host, port = dial.hostport
+    return HostnameEndpoint(reactor, host.encode(), port, timeout=CONNECT_TIMEOUT)
