@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from katzentwist.testnet.plan import Shape
 
@@ -31,6 +32,6 @@ def shape_of(args: argparse.Namespace) -> Shape:
     return Shape(**given(args))
 
 
-def given(args: argparse.Namespace) -> dict[str, object]:
+def given(args: argparse.Namespace) -> dict[str, Any]:
     """The shape options that were given."""
     return {name: getattr(args, name) for name in NAMES if getattr(args, name) is not None}

@@ -205,7 +205,7 @@ class Listeners:
         :raises ConfigError: an address can not be listened on.
         """
         for address in self._addresses:
-            endpoint = self._runtime.transports.listen(address)  # type: ignore[arg-type]
+            endpoint = self._runtime.transports.listen(address)
             try:
                 self._ports.append(await endpoint.listen(self._incoming.factory()))
             except CannotListenError as e:

@@ -158,7 +158,7 @@ class PKIClient:
         async def ask() -> SignedDocument | ConsensusCode:
             reply = await request(
                 self._runtime.context,
-                self._runtime.transports,  # type: ignore[arg-type]
+                self._runtime.transports,
                 authority,
                 GetConsensus(epoch=epoch),
                 timeouts=self._timeouts,
@@ -281,7 +281,7 @@ class PKIClient:
 def pki_authority(config: AuthorityConfig) -> Authority:
     """An authority of the configuration, as the link layer wants it."""
     return Authority(
-        addresses=config.addresses,  # type: ignore[arg-type]
+        addresses=config.addresses,
         identity_hash=identity_hash(config.identity_key),
         link_key=config.link_key,
         kem=kem.by_name(config.wire_kem),

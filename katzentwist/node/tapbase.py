@@ -42,7 +42,7 @@ class DaemonOptions(usage.Options):
     summary = ""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self["config"] = ""
         self["generate-only"] = False
         self["validate-only"] = False
@@ -87,7 +87,7 @@ class DaemonOptions(usage.Options):
     def parseOptions(self, options: Any = None) -> None:
         """Parse; wrong usage ends with status 2, where twistd would end with 1."""
         try:
-            super().parseOptions(options)
+            super().parseOptions(options)  # type: ignore[no-untyped-call]
         except usage.UsageError as e:
             print(f"{self.program}: {e}\n\n{self}", file=sys.stderr)  # noqa: T201
             raise SystemExit(2) from e
@@ -149,7 +149,7 @@ class Daemon(service.MultiService):
     name = "katzentwist"
 
     def __init__(self, options: DaemonOptions, logging: Logging, report: Report, reactor: Any) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         os.umask(0o077)
         # Delays must not move when the wall clock is set; callLater follows this attribute.
         reactor.seconds = time.monotonic

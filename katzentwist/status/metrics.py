@@ -114,9 +114,9 @@ class Metrics:
             if not rows and not name.endswith(("reason_total", "per_epoch_total", "requests_total")):
                 out.append(f"{PREFIX}{name} 0")
         for name, doc in SUMMARIES.items():
-            total, count = self._summaries.get((name, ()), (0.0, 0))
+            total, observations = self._summaries.get((name, ()), (0.0, 0.0))
             _header(out, name, doc, "summary")
-            out += [f"{PREFIX}{name}_sum {total}", f"{PREFIX}{name}_count {int(count)}"]
+            out += [f"{PREFIX}{name}_sum {total}", f"{PREFIX}{name}_count {int(observations)}"]
         for name in dict.fromkeys(n for n, _ in self._gauges):
             _header(out, name, name.replace("_", " "), "gauge")
             rows = [(labels, read()) for (n, labels), read in self._gauges.items() if n == name]

@@ -6,6 +6,7 @@ import resource as os_resource
 import time
 from typing import Any
 
+from twisted.internet.defer import maybeDeferred
 from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
@@ -25,7 +26,7 @@ class MetricsPage(Resource):
     isLeaf = True
 
     def __init__(self, metrics: Metrics) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._metrics = metrics
         self._started = time.time()
 
@@ -65,7 +66,7 @@ class MetricsServer:
         # No access log: a look at the metrics is nothing to write down.
         self._site = Site(root, logPath=None, reactor=reactor)
         self._site.noisy = False
-        self._site.log = lambda request: None  # type: ignore[method-assign,assignment]
+        self._site.log = lambda request: None  # type: ignore[method-assign]
         self._port: IListeningPort | None = None
 
     async def start(self) -> None:
@@ -85,4 +86,4 @@ class MetricsServer:
         """Close."""
         port, self._port = self._port, None
         if port is not None:
-            await port.stopListening()
+            await maybeDeferred(port.stopListening)

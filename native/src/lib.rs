@@ -16,6 +16,7 @@ mod py_records;
 mod py_sphinx;
 mod python;
 mod records;
+mod replay;
 mod shape;
 mod unwrap;
 mod x25519;
@@ -23,7 +24,7 @@ mod x25519;
 use pyo3::prelude::*;
 
 /// Counts changes of what this module offers; katzentwist/crypto/native.py refuses another number.
-const INTERFACE: u32 = 1;
+const INTERFACE: u32 = 2;
 
 /// Which code runs on this processor.
 #[pyfunction]
@@ -56,5 +57,6 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(py_sphinx::decrypt_reply, module)?)?;
     module.add_class::<py_records::RecordSealer>()?;
     module.add_class::<py_records::RecordOpener>()?;
+    module.add_class::<replay::ReplaySet>()?;
     Ok(())
 }

@@ -131,12 +131,20 @@ class TwinReplayTests(ReplayMixin, SynchronousTestCase):
 class NativeReplayTests(ReplayMixin, SynchronousTestCase):
     """In the native core."""
 
-    if not hasattr(native, "ReplaySet"):
-        skip = "the native core has no replay set"
+    if native is None:
+        skip = "the native core is not there"
 
     def new(self, key: bytes) -> ReplaySet:
         """An empty set."""
         return native.ReplaySet(key)
+
+    def test_memory(self) -> None:
+        """At most 12 bytes per packet, so 10 million fit into 128 MiB."""
+        random = SeededRandom(9)
+        seen = native.ReplaySet(bytes(16))
+        for _ in range(20):
+            seen.test_and_set([random.bytes(32) for _ in range(5000)])
+        self.assertLess(seen.memory() / len(seen), 12.5)
 
     @settings(max_examples=50)
     @given(st.lists(st.sampled_from([bytes([i]) * 32 for i in range(20)] + [b"short"]), max_size=60))
