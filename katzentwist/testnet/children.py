@@ -63,6 +63,14 @@ class Children:
         for node in self.network.nodes:
             self._children.append(self._start(node))
 
+    def restart(self, name: str) -> None:
+        """Start a program again that has ended.
+
+        :raises ChildError: it can not be started.
+        """
+        position = next(i for i, child in enumerate(self._children) if child.node.name == name)
+        self._children[position] = self._start(self._children[position].node)
+
     def _start(self, node: Node) -> Child:
         output = node.folder / "output.log"
         command = [
