@@ -25,6 +25,7 @@ from katzentwist.pki.cert import Certificate
 from katzentwist.pki.descriptor import Descriptor
 from katzentwist.pki.document import LAYER_GATEWAY, LAYER_SERVICE, Document, verify
 from katzentwist.randomness import SystemRandom
+from katzentwist.thin import ThinClient
 from katzentwist.wire.codes import ConsensusCode
 from katzentwist.wire.commands import Consensus, GetConsensus
 
@@ -165,14 +166,24 @@ def from_authority(path: Path) -> Found:
 
 def through_daemon(path: Path) -> Found:
     """Ask a running client daemon, for the document and for the keys."""
-    from katzentwist.cli import _thin  # noqa: PLC0415 - the thin client is only loaded where it is used
+    found: list[Found] = []
 
-    raw, epoch, authorities = _thin.fetch_document(path)
-    names = {}
-    for entry in authorities:
-        scheme = sign.by_name(entry["pki_signature_scheme"])
-        names[keys.decode_public(scheme, entry["identity_public_key_pem"])] = str(entry["identifier"])
-    return checked(raw, names, epoch)
+    async def main(reactor: Any) -> int:
+        client = ThinClient(path, reactor)
+        await client.start()
+        try:
+            raw, epoch = await client.get_pki_document_raw()
+            names = {}
+            for entry in await client.get_directory_authorities():
+                scheme = sign.by_name(entry["pki_signature_scheme"])
+                names[keys.decode_public(scheme, entry["identity_public_key_pem"])] = str(entry["identifier"])
+            found.append(checked(raw, names, epoch))
+            return 0
+        finally:
+            await client.stop()
+
+    tool.run(main)
+    return found[0]
 
 
 # Output ---------------------------------------------------------------------------------------------------------------

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import math
 import statistics
 import sys
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import attrs
 from twisted.internet.defer import Deferred, gatherResults
@@ -16,16 +15,20 @@ from twisted.internet.defer import TimeoutError as DeferredTimeoutError
 from katzentwist.cli.output import Progress, UsageFault, print_json
 from katzentwist.client import tool
 from katzentwist.client.compose import ComposeError, Outgoing
+from katzentwist.errors import KatzentwistError
 from katzentwist.pki.descriptor import Descriptor
 from katzentwist.pki.document import Document
 from katzentwist.randomness import IRandom, SystemRandom
 from katzentwist.sphinx import delay_cap
+from katzentwist.thin import MessageReplyEvent, MessageSentEvent, NotSentError, ThinClient
 
 NONCE: Final = 32
 TEXT: Final = (b"katzentwist ping. " * 60)[:1000]
 UNKNOWN_TIMEOUT: Final = 60.0
 ALLOWANCE: Final = 500
 """Milliseconds of grace per hop."""
+TICKS: Final = 10
+"""Mean intervals of LambdaP that a ping through a daemon may wait before it leaves."""
 GOOD, FAIR = 90, 50
 """Percent from which the rate line is green, and cyan."""
 
@@ -66,6 +69,8 @@ def run(args: argparse.Namespace) -> int:
     """Ping."""
     check(args)
     show = Show(as_json=args.json, count=args.count)
+    if args.thin:
+        return tool.run(lambda reactor: _through_daemon(reactor, args, show))
     config = tool.read_config(Path(args.config))
     credentials = None
     if args.user:
@@ -76,11 +81,23 @@ def run(args: argparse.Namespace) -> int:
         own = tool.Tool(reactor, config, credentials=credentials, gateway=args.gateway)
         own.start()
         try:
-            return await _Pinging(own, args, show).run()
+            show.waiting("waiting for a gateway and a document")
+            await own.ready()
+            return await Pinging(_Own(own, args.service), args, show).run()
         finally:
             await own.stop()
 
     return tool.run(main)
+
+
+async def _through_daemon(reactor: Any, args: argparse.Namespace, show: Show) -> int:
+    client = ThinClient(args.thin, reactor)
+    show.waiting("waiting for the client daemon and a document")
+    await client.start()
+    try:
+        return await Pinging(_Thin(client, reactor, args.service), args, show).run()
+    finally:
+        await client.stop()
 
 
 @attrs.frozen(kw_only=True)
@@ -197,52 +214,139 @@ def find_service(document: Document, capability: str, random: IRandom) -> tuple[
     return found[random.below(len(found))]
 
 
-class _Pinging:
-    """All pings, over a session of our own."""
+class Way(Protocol):
+    """How pings travel: over a session of our own, or through a daemon.
 
-    def __init__(self, own: tool.Tool, args: argparse.Namespace, show: Show) -> None:
-        self._tool, self._args, self._show = own, args, show
-        self._next = 0
-        self._random = SystemRandom()
+    :ivar target: the service, for people.
+    :ivar patience: seconds for one ping.
+    :ivar limit: bytes of the largest payload.
+    """
 
-    async def run(self) -> int:
-        self._show.waiting("waiting for a gateway and a document")
-        document = await self._tool.ready()
-        node, endpoint = find_service(document, self._args.service, self._random)
-        timeout = timeout_for(document.mu, len(document.topology))
-        self._show.begin(f"{endpoint}@{node.name}", timeout)
-        lanes = [
-            Deferred.fromCoroutine(self._lane(node.id, endpoint.encode(), timeout))
-            for _ in range(min(self._args.concurrency, self._args.count))
-        ]
-        await gatherResults(lanes)
-        return self._show.end()
+    target: str
+    patience: float
+    limit: int
 
-    async def _lane(self, node: bytes, endpoint: bytes, patience: float) -> None:
-        while self._next < self._args.count:
-            self._next += 1
-            self._show.add(await self._ping(self._next, node, endpoint, patience))
+    async def ping(self, payload: bytes) -> tuple[bytes, float, float]:
+        """(reply, seconds, expected seconds).
 
-    async def _ping(self, number: int, node: bytes, endpoint: bytes, patience: float) -> Result:
-        limit = self._tool.core.config.geometry.user_forward_payload_length
-        payload = make_payload(self._random, limit)
-        surb_id = self._random.bytes(16)
+        :raises PingError: there was none.
+        """
+
+
+class PingError(KatzentwistError):
+    """One ping failed."""
+
+
+class _Own:
+    """Over a session of our own; paced by nothing but the gateway's rate limit."""
+
+    def __init__(self, own: tool.Tool, capability: str) -> None:
+        document = own.core.document()
+        if document is None:
+            raise tool.ToolError("the document of this epoch is gone")
+        self._tool, self._random = own, SystemRandom()
+        node, endpoint = find_service(document, capability, self._random)
+        self._node, self._endpoint = node.id, endpoint.encode()
+        self.target = f"{endpoint}@{node.name}"
+        self.patience = timeout_for(document.mu, len(document.topology))
+        self.limit = own.core.config.geometry.user_forward_payload_length
+
+    async def ping(self, payload: bytes) -> tuple[bytes, float, float]:
+        """See Way."""
         reply: Deferred[bytes] = Deferred()
-        message = Outgoing(destination=node, recipient=endpoint, payload=payload, surb_id=surb_id)
+        message = Outgoing(
+            destination=self._node, recipient=self._endpoint, payload=payload, surb_id=self._random.bytes(16)
+        )
         await self._tool.turn()
         began = self._tool.clock.monotonic()
         try:
             sent = await self._tool.client.send(message, tag=reply)
         except ComposeError as e:
-            return Result(number=number, seconds=None, error=f"not sent: {e}")
-        reply.addTimeout(math.ceil(patience), self._tool.reactor)
+            raise PingError(f"not sent: {e}") from e
+        reply.addTimeout(self.patience, self._tool.reactor)
         try:
             answer = await reply
         except DeferredTimeoutError:
-            return Result(number=number, seconds=None, expected=sent.reply_eta, error=f"no reply in {patience:.3f} s")
-        seconds = self._tool.clock.monotonic() - began
-        if not is_reply(answer, payload):
-            return Result(
-                number=number, seconds=None, expected=sent.reply_eta, error="another reply than what was sent"
-            )
-        return Result(number=number, seconds=seconds, expected=sent.reply_eta)
+            raise PingError(f"no reply in {self.patience:.3f} s") from None
+        return answer, self._tool.clock.monotonic() - began, sent.reply_eta
+
+
+class _Thin:
+    """Through a running daemon; the time counts from the hand-over to the gateway."""
+
+    def __init__(self, client: ThinClient, reactor: Any, capability: str) -> None:
+        document = client.pki_document()
+        if document is None:
+            raise tool.ToolError("the client daemon has no document yet; is the network up?")
+        service = client.get_service(capability)
+        self._destination = service.to_destination()
+        self._client, self._reactor = client, reactor
+        self._sent: dict[bytes, tuple[float, float]] = {}
+        self._waiting: dict[bytes, Deferred[bytes]] = {}
+        endpoint, name = service.recipient_queue_id.decode("utf-8", "replace"), service.mix_descriptor["Name"]
+        self.target = f"{endpoint}@{name}"
+        # A packet waits for its tick too, behind those of other applications.
+        self.patience = timeout_for(document["Mu"], len(document["Topology"])) + TICKS / document["LambdaP"] / 1000
+        self.limit = client.geometry.UserForwardPayloadLength if client.geometry is not None else NONCE
+        self._events = Deferred.fromCoroutine(self._listen(client.event_sink()))
+
+    async def _listen(self, sink: Any) -> None:
+        async for event in sink:
+            if isinstance(event, MessageSentEvent) and event.surbid in self._waiting:
+                if event.err:
+                    self._waiting[event.surbid].errback(PingError(f"not sent: {event.err}"))
+                self._sent[event.surbid] = self._reactor.seconds(), event.reply_eta / 1e9
+            elif isinstance(event, MessageReplyEvent) and event.surbid in self._waiting:
+                waiting = self._waiting[event.surbid]
+                if not waiting.called:
+                    waiting.callback(event.payload)
+
+    async def ping(self, payload: bytes) -> tuple[bytes, float, float]:
+        """See Way."""
+        surb_id = self._client.new_surb_id()
+        reply: Deferred[bytes] = Deferred()
+        self._waiting[surb_id] = reply
+        try:
+            await self._client.send_message(surb_id, payload, *self._destination)
+            reply.addTimeout(self.patience, self._reactor)
+            answer = await reply
+        except NotSentError as e:
+            raise PingError(f"not sent: {e}") from e
+        except DeferredTimeoutError:
+            raise PingError(f"no reply in {self.patience:.3f} s") from None
+        finally:
+            del self._waiting[surb_id]
+        began, expected = self._sent.pop(surb_id, (self._reactor.seconds(), 0.0))
+        return answer, self._reactor.seconds() - began, expected
+
+
+class Pinging:
+    """All pings, some at a time."""
+
+    def __init__(self, way: Way, args: argparse.Namespace, show: Show) -> None:
+        self._way, self._args, self._show = way, args, show
+        self._next = 0
+        self._random = SystemRandom()
+
+    async def run(self) -> int:
+        """The exit status."""
+        self._show.begin(self._way.target, self._way.patience)
+        lanes = range(min(self._args.concurrency, self._args.count))
+        await gatherResults([Deferred.fromCoroutine(self._lane()) for _ in lanes])
+        return self._show.end()
+
+    async def _lane(self) -> None:
+        while self._next < self._args.count:
+            self._next += 1
+            number = self._next
+            payload = make_payload(self._random, self._way.limit)
+            try:
+                answer, seconds, expected = await self._way.ping(payload)
+            except PingError as e:
+                self._show.add(Result(number=number, seconds=None, error=str(e)))
+                continue
+            if is_reply(answer, payload):
+                self._show.add(Result(number=number, seconds=seconds, expected=expected))
+            else:
+                error = "another reply than what was sent"
+                self._show.add(Result(number=number, seconds=None, expected=expected, error=error))
