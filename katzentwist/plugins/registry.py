@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import attrs
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, DeferredList, succeed
 from zope.interface import Attribute, Interface
 
 from katzentwist.config.services import Service
@@ -62,6 +62,7 @@ class _Entry:
     service: Any
     running: bool = False
     starting: bool = False
+    alive: bool = True
 
 
 class Registry:
@@ -75,6 +76,7 @@ class Registry:
     def __init__(self, services: tuple[Service, ...], make: Callable[[Service], Any]) -> None:
         self._entries = {s.capability: _Entry(s, None if s.disable else make(s)) for s in services}
         self._by_recipient: dict[bytes, _Entry] = {}
+        self._stopped = False
 
     async def start(self) -> None:
         """Start every service that is not disabled.
@@ -93,7 +95,10 @@ class Registry:
             await entry.service.start()
         finally:
             entry.starting = False
-        entry.running = True
+        if self._stopped:
+            await entry.service.stop()
+            raise PluginError(f"service {entry.config.capability!r} was stopped while it started")
+        entry.running = entry.alive = True
         self._by_recipient[recipient_id(entry.config.endpoint)] = entry
         notice(
             self.log,
@@ -103,15 +108,18 @@ class Registry:
         )
 
     def start_one(self, capability: str) -> Deferred[None]:
-        """START_KAETZCHEN.
+        """START_KAETZCHEN; a plugin that waits for its next start is started now.
 
         :raises PluginError: (in the Deferred) unknown, disabled, already running, or it can not start.
         """
         entry = self._entries.get(capability)
 
         async def start() -> None:
-            if entry is None or entry.service is None or entry.running or entry.starting:
+            if entry is None or entry.service is None or entry.starting or (entry.running and entry.alive):
                 raise PluginError(f"service {capability!r} can not be started")
+            if entry.running:
+                entry.running = False
+                await entry.service.stop()
             await self._start(entry)
 
         return Deferred.fromCoroutine(start())
@@ -140,6 +148,7 @@ class Registry:
         entry = self._entries.get(capability)
         if entry is None or not entry.running:
             return
+        entry.alive = alive
         recipient = recipient_id(entry.config.endpoint)
         if alive:
             self._by_recipient[recipient] = entry
@@ -165,11 +174,14 @@ class Registry:
         return kaetzchen, data
 
     async def stop(self) -> None:
-        """Stop everything that runs."""
+        """Stop everything that runs or is about to, all at once."""
+        self._stopped = True
+        stops = []
         for entry in self._entries.values():
-            if entry.running:
+            if entry.running or entry.starting:
                 self._unregister(entry)
-                await entry.service.stop()
+                stops.append(entry.service.stop())
+        await DeferredList(stops)
 
 
 def nothing_to_do() -> Deferred[None]:

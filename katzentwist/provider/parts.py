@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import attrs
 
 from katzentwist.config.node import Kind, NodeConfig
-from katzentwist.config.services import Database, Service
+from katzentwist.config.services import Service
 from katzentwist.errors import ConfigError
-from katzentwist.interfaces import IKaetzchen, ISpool, IUserDB
+from katzentwist.interfaces import IKaetzchen
 from katzentwist.node.runtime import Runtime
 from katzentwist.pki.document import SignedDocument
 from katzentwist.plugins.builtin.echo import Echo, Loop
 from katzentwist.plugins.builtin.keyserver import KeyServer
 from katzentwist.plugins.inprocess import InProcess
 from katzentwist.plugins.registry import IService, Registry
+from katzentwist.plugins.supervisor import PluginService, Surroundings
 from katzentwist.provider.clients import Clients
 from katzentwist.provider.end import PacketEnd
 from katzentwist.provider.mailbox import Mailbox
 from katzentwist.provider.ratelimit import LimitSource
-from katzentwist.store.embedded import EmbeddedSpool, EmbeddedUserDB
+from katzentwist.provider.stores import build_stores
 from katzentwist.wire.codes import ConsensusCode
 
 
@@ -47,7 +47,7 @@ def build(runtime: Runtime, document: Callable[[int], SignedDocument | Consensus
     if not (is_service or is_gateway):
         return Parts()
     mailbox = _mailbox(runtime, config) if config.spool_db is not None else None
-    services = Registry(config.services, lambda s: _service(runtime, s, mailbox)) if is_service else None
+    services = _services(runtime, config, mailbox) if is_service else None
     clients = None
     if is_gateway and mailbox is not None:
         clients = Clients(runtime, mailbox, LimitSource(runtime.debug.disable_rate_limit), document)
@@ -55,23 +55,12 @@ def build(runtime: Runtime, document: Callable[[int], SignedDocument | Consensus
 
 
 def _mailbox(runtime: Runtime, config: NodeConfig) -> Mailbox:
-    call = runtime.reactor.callFromThread
-    users = _user_db(config.user_db, call) if config.user_db is not None else None
     if config.spool_db is None:
         raise ConfigError("no spool is configured", "Provider.SpoolDB")
-    return Mailbox(_spool(config.spool_db, call), users, config.users)
-
-
-def _spool(database: Database, call: Callable[..., Any]) -> ISpool:
-    if database.backend == "bolt":
-        return EmbeddedSpool(Path(database.path), call)
-    raise ConfigError(f"the back end {database.backend!r} is not in this version", "Provider.SpoolDB.Backend")
-
-
-def _user_db(database: Database, call: Callable[..., Any]) -> IUserDB:
-    if database.backend == "bolt":
-        return EmbeddedUserDB(Path(database.path), call)
-    raise ConfigError(f"the back end {database.backend!r} is not in this version", "Provider.UserDB.Backend")
+    patience = runtime.debug.gateway_delay / 1000
+    users, spool, policy = build_stores(runtime, config, config.spool_db)
+    elsewhere = config.user_db is not None and config.user_db.backend == "extern"
+    return Mailbox(spool, users, policy, runtime.clock.monotonic, patience, elsewhere)
 
 
 STATELESS = {"echo": Echo, "testdest": Echo, "loop": Loop}
@@ -86,13 +75,27 @@ def _builtin(capability: str, mailbox: Mailbox | None) -> IKaetzchen:
     return STATELESS[capability]()
 
 
-def _service(runtime: Runtime, service: Service, mailbox: Mailbox | None) -> IService:
-    if service.command:
-        raise ConfigError("plugins are not in this version", f"CBORPluginKaetzchen '{service.capability}'")
-    return InProcess(
-        _builtin(service.capability, mailbox),
-        runtime.metrics,
-        runtime.debug.num_kaetzchen_workers,
-        runtime.debug.kaetzchen_delay / 1000,
-        runtime.clock.monotonic,
+def _services(runtime: Runtime, config: NodeConfig, mailbox: Mailbox | None) -> Registry:
+    around = Surroundings(
+        reactor=runtime.reactor,
+        clock=runtime.clock,
+        metrics=runtime.metrics,
+        patience=runtime.debug.kaetzchen_delay / 1000,
+        period=runtime.epochs.period,
+        response_size=runtime.geometry.user_forward_payload_length,
+        environment=os.environ,
     )
+
+    def make(service: Service) -> IService:
+        if service.command:
+            return PluginService(service, around, lambda alive: registry.set_alive(service.capability, alive))
+        return InProcess(
+            _builtin(service.capability, mailbox),
+            runtime.metrics,
+            runtime.debug.num_kaetzchen_workers,
+            runtime.debug.kaetzchen_delay / 1000,
+            runtime.clock.monotonic,
+        )
+
+    registry = Registry(config.services, make)
+    return registry
