@@ -137,9 +137,10 @@ class LiveNetwork:
         up, down = (values.get(f'katzenpost_outgoing_links{{state="{s}"}}', 0) for s in ("up", "down"))
         return up > 0 and down == 0
 
-    def ping(self, count: int, *more: str) -> subprocess.CompletedProcess[str]:
+    def ping(self, count: int, *more: str, timeout: float = PATIENCE) -> subprocess.CompletedProcess[str]:
         """Ping the echo service."""
-        return cli("ping", "-f", str(self.network.client / "client.toml"), "-n", str(count), *more)
+        client = str(self.network.client / "client.toml")
+        return cli("ping", "-f", client, "-n", str(count), *more, timeout=timeout)
 
     def drops(self) -> dict[str, int]:
         """Drops of all nodes by reason."""

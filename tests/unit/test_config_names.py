@@ -25,7 +25,9 @@ class UserNameTests(SynchronousTestCase):
             want = None if case["canonical_hex"] is None else unhex(case["canonical_hex"])
             self.assertEqual(canonical_user(raw), want, case)
             if "command_ok" in case:
-                self.assertEqual(command_user(raw.decode("utf-8", "surrogateescape")) is not None, case["command_ok"], case)
+                self.assertEqual(
+                    command_user(raw.decode("utf-8", "surrogateescape")) is not None, case["command_ok"], case
+                )
 
     @given(st.binary(max_size=70))
     def test_total(self, raw: bytes) -> None:

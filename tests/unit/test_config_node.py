@@ -52,14 +52,18 @@ class VectorTests(SynchronousTestCase):
             name = case["name"]
             config, report = node.load(case["toml"])
             if config is None:
-                self.assertTrue(not case["ok"] or name in MAY_REFUSE or name.startswith("endpoint xxxxx"), (name, report))
+                self.assertTrue(
+                    not case["ok"] or name in MAY_REFUSE or name.startswith("endpoint xxxxx"), (name, report)
+                )
                 continue
             self.assertTrue(case["ok"], name)
             self._compare(config, case["resolved"], name)
 
     def _compare(self, config: NodeConfig, resolved: dict, name: str) -> None:
         self.assertEqual(config.identifier, resolved["Identifier"], name)
-        self.assertEqual([a.url.lower() for a in config.halves[0].addresses], [a.lower() for a in resolved["Addresses"]])
+        self.assertEqual(
+            [a.url.lower() for a in config.halves[0].addresses], [a.lower() for a in resolved["Addresses"]]
+        )
         self.assertEqual(config.logging.level, resolved["LogLevel"], name)
         if config.management_path is not None:
             self.assertEqual(config.management_path, resolved["ManagementPath"], name)
@@ -213,7 +217,13 @@ class ProviderTests(SynchronousTestCase):
         """Every mistake of a file is reported, each with its path."""
         _, report = node.load("[Server]\nDataDir='x'\nAddresses=['foo']\n[PKI]\n[Debug]\nUnwrapDelay='a'\n")
         text = "\n".join(map(str, report.errors))
-        for needle in ("Server.DataDir", "Server.Addresses", "Server.Identifier", "Debug.UnwrapDelay", "SphinxGeometry"):
+        for needle in (
+            "Server.DataDir",
+            "Server.Addresses",
+            "Server.Identifier",
+            "Debug.UnwrapDelay",
+            "SphinxGeometry",
+        ):
             self.assertIn(needle, text)
 
     def test_unknown_keys(self) -> None:

@@ -66,10 +66,14 @@ class RouteTests(SynchronousTestCase):
 
 def descriptor(name: str, link_key: bytes = b"k" * 32) -> Descriptor:
     """A node; its identity key is its name."""
-    return Descriptor(name=name, link_key=link_key, mix_keys={}, addresses={}, identity_key=name.encode().ljust(32, b"."))
+    return Descriptor(
+        name=name, link_key=link_key, mix_keys={}, addresses={}, identity_key=name.encode().ljust(32, b".")
+    )
 
 
-def document(layers: list[list[Descriptor]], gateways: list[Descriptor], services: list[Descriptor], epoch: int = 5) -> Document:
+def document(
+    layers: list[list[Descriptor]], gateways: list[Descriptor], services: list[Descriptor], epoch: int = 5
+) -> Document:
     """A document of these nodes."""
     return Document(
         mu=0.01,
@@ -165,7 +169,9 @@ class RateLimitTests(SynchronousTestCase):
         bucket.set_limit(source.current(), 0.0)
         passed = [t / 10 for t in range(600, 1000) for _ in range(20 if t == 600 else 1) if bucket.allow(t / 10)]
         self.assertEqual(passed[:4], [60.0] * 4)
-        self.assertEqual([round(b - a, 1) for a, b in zip(passed[4:], passed[5:], strict=False)], [2.0] * (len(passed) - 5))
+        self.assertEqual(
+            [round(b - a, 1) for a, b in zip(passed[4:], passed[5:], strict=False)], [2.0] * (len(passed) - 5)
+        )
 
     def test_new_connection(self) -> None:
         """A new connection has one token."""

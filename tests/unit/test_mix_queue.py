@@ -66,9 +66,7 @@ class SchedulerTests(SynchronousTestCase):
         made, drops = scheduler()
         made.enqueue(60.1, b"a", b"", 0.0)
         made.enqueue(1.0, b"nobody", b"", 0.0)
-        self.assertEqual(
-            drops, {DropReason.SCHEDULER_DELAY_EXCEEDS_MAX: 1, DropReason.SCHEDULER_NEXT_HOP_INVALID: 1}
-        )
+        self.assertEqual(drops, {DropReason.SCHEDULER_DELAY_EXCEEDS_MAX: 1, DropReason.SCHEDULER_NEXT_HOP_INVALID: 1})
 
     def test_overflow(self) -> None:
         """With a limit one random packet goes for each new one; the rest stays in order."""
