@@ -62,6 +62,9 @@ class IClients(Interface):
     def command(link: ILink, command: Command) -> None:
         """A command other than SendPacket, NoOp and Disconnect."""
 
+    def writable(link: ILink) -> None:
+        """The client's link takes data again."""
+
     def recheck(link: ILink) -> None:
         """The interval of reauthentication is over; close the link if the client may no longer be here."""
 

@@ -187,7 +187,9 @@ class Incoming(LinkOwner):
             self._clients.command(link, command)
 
     def writable(self, link: ILink) -> None:
-        """Clients' pushes wait for their acknowledgement anyway."""
+        """Clients wait for their documents; pushes wait for their acknowledgement anyway."""
+        if self._clients is not None and link in self._peers and self._peers[link].client:
+            self._clients.writable(link)
 
 
 class Listeners:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from katzentwist.errors import StoreError
-from katzentwist.interfaces import SpoolEntry
 from katzentwist.logger import ModuleLogger
 from katzentwist.mix.drops import DropReason, drop
 from katzentwist.mix.ends import IClients
@@ -18,136 +17,16 @@ from katzentwist.net.owner import ILink
 from katzentwist.node.runtime import Repeating, Runtime
 from katzentwist.pki.document import SignedDocument
 from katzentwist.provider.mailbox import Mailbox
+from katzentwist.provider.pusher import Pusher
 from katzentwist.provider.ratelimit import LimitSource, TokenBucket
 from katzentwist.wire import Command, PeerCredentials, chunks
 from katzentwist.wire.codes import ConsensusCode
-from katzentwist.wire.commands import Consensus, GetConsensus, GetConsensus2, Message, MessageDelivered, NoOp
+from katzentwist.wire.commands import Consensus, GetConsensus, GetConsensus2, MessageDelivered
 
-HEARTBEAT: Final = 10.0
-ACK_TIMEOUT: Final = 60.0
-RETRY: Final = 1.0
-"""Seconds until a database that failed is asked again."""
-SURB_ID_SIZE: Final = 16
-
-
-class Pusher:
-    """Delivers what waits for one client: one message at a time, deleted when it was acknowledged (spec: node 5.6)."""
-
-    def __init__(self, runtime: Runtime, mailbox: Mailbox, link: ILink, user: bytes) -> None:
-        self._runtime, self._mailbox, self._link, self.user = runtime, mailbox, link, user
-        self.active = True
-        """False while a newer session of the same queue exists: only the newest one delivers and deletes."""
-        self._sequence = 0
-        self._awake: Deferred[None] | None = None
-        self._woken = False
-        self._ack: Deferred[bool] | None = None
-        self._loop = Deferred.fromCoroutine(self._run())
-        self._loop.addErrback(self._ended)
-
-    def wake(self) -> None:
-        """Something new waits."""
-        self._woken = True
-        if self._awake is not None:
-            awake, self._awake = self._awake, None
-            awake.callback(None)
-
-    def acknowledge(self, sequence: int) -> None:
-        """MessageDelivered; any other sequence than the outstanding one is ignored."""
-        if self._ack is not None and sequence == self._sequence:
-            ack, self._ack = self._ack, None
-            ack.callback(True)
-
-    def close(self) -> None:
-        """The client is gone."""
-        self._loop.cancel()
-
-    def _ended(self, failure: Failure) -> None:
-        if not failure.check(CancelledError):
-            ModuleLogger("incoming").failure("pushing failed because of an error of ours", failure=failure)
-            self._link.close()
-
-    async def _run(self) -> None:
-        """Push, then wait for more; heartbeats while nothing happens."""
-        advance = False
-        while True:
-            self._woken = False
-            if not self.active:
-                advance = False
-                if not await self._wait(HEARTBEAT):
-                    self._link.send(NoOp())
-                continue
-            try:
-                entry, remaining = await self._mailbox.first(self.user, advance)
-            except StoreError as e:
-                self._mailbox.note_failure(e)
-                await self._wait(RETRY)
-                continue
-            advance = False
-            if entry is None:
-                while not self._woken:
-                    if not await self._wait(HEARTBEAT):
-                        self._link.send(NoOp())
-                continue
-            self._runtime.metrics.observe("ingress_queue_size", remaining)
-            if not self._fits(entry):
-                ModuleLogger("incoming").error("an entry of the spool has a wrong size and is deleted")
-                advance = True
-                continue
-            if not await self._push(entry):
-                self._link.close()
-                return
-            advance = True
-
-    async def _wait(self, seconds: float) -> bool:
-        """Sleep; True when woken before the time was over."""
-        awake = self._awake = Deferred()
-        timer = self._runtime.reactor.callLater(seconds, self._time_over)
-        try:
-            await awake
-        finally:
-            self._awake = None
-            if timer.active():
-                timer.cancel()
-        return self._woken
-
-    def _time_over(self) -> None:
-        if self._awake is not None:
-            awake, self._awake = self._awake, None
-            awake.callback(None)
-
-    def _fits(self, entry: SpoolEntry) -> bool:
-        geometry = self._runtime.geometry
-        if entry.surb_id is None:
-            return len(entry.message) <= geometry.user_forward_payload_length
-        size = geometry.payload_tag_length + geometry.forward_payload_length
-        return len(entry.surb_id) == SURB_ID_SIZE and len(entry.message) == size
-
-    async def _push(self, entry: SpoolEntry) -> bool:
-        """Send one entry and wait for its acknowledgement; False if it does not come."""
-        geometry = self._runtime.geometry
-        size = geometry.payload_tag_length + geometry.forward_payload_length
-        self._sequence = (self._sequence + 1) % 2**32
-        ack: Deferred[bool] = Deferred()
-        self._ack = ack
-        self._link.send(
-            Message(
-                sequence=self._sequence,
-                surb_id=entry.surb_id or bytes(SURB_ID_SIZE),
-                payload=entry.message.ljust(size, b"\0"),
-            )
-        )
-        timer = self._runtime.reactor.callLater(ACK_TIMEOUT, self._no_ack)
-        try:
-            return await ack
-        finally:
-            self._ack = None
-            if timer.active():
-                timer.cancel()
-
-    def _no_ack(self) -> None:
-        if self._ack is not None:
-            ack, self._ack = self._ack, None
-            ack.callback(False)
+DOCUMENTS: Final = 8
+"""Most requests for documents of one client that wait for its link; more end the session."""
+KEPT: Final = 4
+"""Documents that are kept compressed and cut."""
 
 
 class _Session:
@@ -155,6 +34,8 @@ class _Session:
 
     def __init__(self, link: ILink, user: bytes, bucket: TokenBucket, pusher: Pusher) -> None:
         self.link, self.user, self.bucket, self.pusher = link, user, bucket, pusher
+        self.documents: deque[Deferred[Sequence[Command]]] = deque()
+        self.sending = False
 
 
 @implementer(IClients)
@@ -178,6 +59,7 @@ class Clients:
         self._sessions: dict[ILink, _Session] = {}
         self._by_user: dict[bytes, list[_Session]] = {}
         mailbox.stored = self._stored
+        self._chunks: dict[int, tuple[bytes, Deferred[Sequence[Command]]]] = {}
         self._garbage = Repeating(runtime.reactor, lambda: runtime.epochs.period, self._collect)
 
     def start(self) -> None:
@@ -189,7 +71,12 @@ class Clients:
         self._garbage.stop()
 
     def __len__(self) -> int:
+        """How many sessions there are."""
         return len(self._sessions)
+
+    def __contains__(self, user: object) -> bool:
+        """Whether this user is connected."""
+        return user in self._by_user
 
     def __iter__(self) -> Iterator[bytes]:
         """The names of the connected users."""
@@ -281,22 +168,76 @@ class Clients:
             case MessageDelivered():
                 session.pusher.acknowledge(command.sequence)
             case GetConsensus():
-                found = self._document(command.epoch)
-                if isinstance(found, SignedDocument):
-                    link.send(Consensus(error_code=ConsensusCode.OK, payload=found.raw))
-                else:
-                    link.send(Consensus(error_code=found, payload=b""))
+                self._whole(session, self._document(command.epoch))
             case GetConsensus2():
-                self._send_document(link, self._document(command.epoch))
+                self._send_document(session, command.epoch)
 
-    def _send_document(self, link: ILink, found: SignedDocument | ConsensusCode) -> None:
-        if not isinstance(found, SignedDocument):
-            link.send(chunks.failure(found))
+    # Documents -----------------------------------------------------------------------------------------------------
+
+    def _whole(self, session: _Session, found: SignedDocument | ConsensusCode) -> None:
+        if isinstance(found, SignedDocument):
+            answer = Consensus(error_code=ConsensusCode.OK, payload=found.raw)
+        else:
+            answer = Consensus(error_code=found, payload=b"")
+        self._queue(session, succeed([answer]))
+
+    def _send_document(self, session: _Session, epoch: int) -> None:
+        found = self._document(epoch)
+        if isinstance(found, SignedDocument):
+            self._queue(session, self._cut(epoch, found.raw))
+        else:
+            self._queue(session, succeed([chunks.failure(found)]))
+
+    def _cut(self, epoch: int, raw: bytes) -> Deferred[Sequence[Command]]:
+        """The chunks of a document, made once; a Deferred of its own for everybody."""
+        kept = self._chunks.get(epoch)
+        if kept is None or kept[0] != raw:
+            while len(self._chunks) >= KEPT:
+                del self._chunks[min(self._chunks)]
+            cut: Deferred[Any] = self._runtime.workers.run(chunks.split, raw, self._runtime.sizes.down)
+            kept = self._chunks[epoch] = (raw, cut)
+        mine: Deferred[Sequence[Command]] = Deferred()
+
+        def share(commands: Sequence[Command]) -> Sequence[Command]:
+            mine.callback(commands)
+            return commands
+
+        def fail(failure: Failure) -> None:
+            self._chunks.pop(epoch, None)
+            mine.errback(failure)
+
+        kept[1].addCallbacks(share, fail)
+        return mine
+
+    def _queue(self, session: _Session, answer: Deferred[Sequence[Command]]) -> None:
+        """Answers in turn, and none before the client has taken the one before it: a document is large."""
+        if len(session.documents) >= DOCUMENTS:
+            answer.addErrback(lambda _: None)
+            self.log.debug("a client asks for documents and does not read them: closing")
+            session.link.close()
             return
-        split = self._runtime.workers.run(chunks.split, found.raw, self._runtime.sizes.down)
-        split.addCallback(self._send_chunks, link)
-        split.addErrback(lambda f: self.log.failure("sending a document failed", failure=f))
+        session.documents.append(answer)
+        self._answer(session)
 
-    def _send_chunks(self, commands: list[Any], link: ILink) -> None:
+    def _answer(self, session: _Session) -> None:
+        if session.sending or not session.documents or not session.link.writable:
+            return
+        session.sending = True
+        answer = session.documents.popleft()
+        answer.addCallback(self._send_all, session)
+        answer.addErrback(lambda f: self.log.failure("sending a document failed", failure=f))
+        answer.addBoth(self._answered, session)
+
+    def _send_all(self, commands: Sequence[Command], session: _Session) -> None:
         for command in commands:
-            link.send(command)
+            session.link.send(command)
+
+    def _answered(self, _: object, session: _Session) -> None:
+        session.sending = False
+        self._answer(session)
+
+    def writable(self, link: ILink) -> None:
+        """The client reads again: go on with its documents."""
+        session = self._sessions.get(link)
+        if session is not None:
+            self._answer(session)

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Coroutine
+from typing import Any
+
+from twisted.internet.defer import Deferred
 
 from katzentwist.config.names import canonical_user
 from katzentwist.config.node import UserPolicy
-from katzentwist.errors import StoreError, UserExistsError
+from katzentwist.errors import NoSuchUserError, StoreError, UserExistsError
 from katzentwist.interfaces import ISpool, IUserDB, SpoolEntry
 from katzentwist.logger import ModuleLogger
 from katzentwist.mix.drops import DropReason
+from katzentwist.provider.outage import Outage
+from katzentwist.store.turns import Turns
+
+Store = Callable[[bytes], Deferred[None]]
 
 
 class Mailbox:
@@ -17,16 +24,31 @@ class Mailbox:
 
     :param users: None at a gateway of v0.0.99, where whoever knows a queue id owns the queue.
     :param policy: None together with *users*.
+    :param seconds: monotonic time.
+    :param patience: seconds that a packet may wait until it is its turn to be stored (spec: ``ProviderDelay``).
+    :param elsewhere: the users are those of a service that may be away: then nothing is deleted at the start.
     :ivar stored: called with the user when something new waits.
     """
 
     log = ModuleLogger("gateway")
 
-    def __init__(self, spool: ISpool, users: IUserDB | None, policy: UserPolicy | None) -> None:
+    def __init__(
+        self,
+        spool: ISpool,
+        users: IUserDB | None,
+        policy: UserPolicy | None,
+        *,
+        seconds: Callable[[], float],
+        patience: float,
+        elsewhere: bool = False,
+    ) -> None:
         self.spool, self.users, self.policy = spool, users, policy
         self.stored: Callable[[bytes], None] = lambda user: None
+        self._seconds, self._patience, self._elsewhere = seconds, patience, elsewhere
+        self._turns = Turns()
         self._idle_last_time: set[bytes] = set()
-        self._failures = 0
+        self._user_outage = Outage("user database", seconds)
+        self._spool_outage = Outage("spool", seconds)
 
     async def open(self) -> None:
         """Open the databases and delete queues of users who are gone.
@@ -36,16 +58,25 @@ class Mailbox:
         if self.users is not None:
             await self.users.open()
         await self.spool.open()
-        if self.users is not None:
-            await self.vacuum_orphans()
+        await self.vacuum_orphans()
 
     async def vacuum_orphans(self) -> None:
-        """Delete queues without a user (spec: provider 4.4)."""
+        """Delete queues without a user (spec: provider 4.4).
+
+        :raises StoreError: a database failed, unless the users are *elsewhere*: then what is not clear stays.
+        """
         if self.users is None:
             return
-        gone = [u for u in await self.spool.users() if not await self.users.exists(u)]
-        for user in gone:
-            await self.spool.remove(user)
+        for user in await self.spool.users():
+            try:
+                known = await self.users.exists(user)
+            except StoreError as e:
+                if not self._elsewhere:
+                    raise
+                self.log.warn("queues of users who may be gone are kept: {why}", why=str(e))
+                return
+            if not known:
+                await self.spool.remove(user)
 
     async def close(self) -> None:
         """Close the databases."""
@@ -70,23 +101,35 @@ class Mailbox:
 
         :raises StoreError: the database failed; the client is to be refused.
         """
-        if self.users is None or self.policy is None:
-            return True
-        user = canonical_user(additional_data)
+        user = self.name(additional_data)
         if user is None:
             return False
-        if await self.users.exists(user):
-            valid = await self.users.is_valid(user, link_key)
-            if not valid:
-                self.log.warn("a client was refused: wrong key for a known user")
-            return valid
-        if not (self.policy.ephemeral or self.policy.trust_on_first_use):
+        if self.users is None or self.policy is None:
+            return True
+        try:
+            admitted = await self._admit(self.users, self.policy, user, link_key)
+        except StoreError as e:
+            self._user_outage.failed(e)
+            raise
+        self._user_outage.worked()
+        return admitted
+
+    async def _admit(self, users: IUserDB, policy: UserPolicy, user: bytes, link_key: bytes) -> bool:
+        if await users.exists(user):
+            return await self._has_key(users, user, link_key)
+        if not (policy.ephemeral or policy.trust_on_first_use):
             return False
         try:
-            await self.users.add(user, link_key, ephemeral=self.policy.ephemeral)
+            await users.add(user, link_key, ephemeral=policy.ephemeral)
         except UserExistsError:  # another connection was faster
-            return await self.users.is_valid(user, link_key)
+            return await self._has_key(users, user, link_key)
         return True
+
+    async def _has_key(self, users: IUserDB, user: bytes, link_key: bytes) -> bool:
+        valid = await users.is_valid(user, link_key)
+        if not valid:
+            self.log.warn("a client was refused: it shows another link key than the user whose name it gives")
+        return valid
 
     async def still_valid(self, additional_data: bytes, link_key: bytes) -> bool:
         """At a re-check: a removed user is not made anew, and a database that is away disconnects nobody."""
@@ -96,10 +139,12 @@ class Mailbox:
         if user is None:
             return False
         try:
-            return await self.users.is_valid(user, link_key)
+            valid = await self.users.is_valid(user, link_key)
         except StoreError as e:
-            self.note_failure(e)
+            self._user_outage.failed(e)
             return True
+        self._user_outage.worked()
+        return valid
 
     # What waits ----------------------------------------------------------------------------------------------------
 
@@ -111,58 +156,99 @@ class Mailbox:
         """Keep a plain message; why it was dropped, or None."""
         return await self._store(recipient, lambda user: self.spool.store_message(user, payload))
 
-    async def _store(self, recipient: bytes, store: Callable[[bytes], object]) -> DropReason | None:
+    async def _store(self, recipient: bytes, store: Store) -> DropReason | None:
         user = self.name(recipient)
         if user is None:
             return DropReason.GATEWAY_INVALID_RECIPIENT
-        try:
-            if self.users is not None and not await self.users.exists(user):
+        asked = self._seconds()
+
+        async def in_turn() -> DropReason | None:
+            if self._seconds() - asked > self._patience:
+                return DropReason.GATEWAY_DWELL_EXCEEDED
+            return await self._known_and_stored(user, store)
+
+        reason = await self._turns.run(user, in_turn)
+        if reason is None:
+            self.stored(user)
+        return reason
+
+    async def _known_and_stored(self, user: bytes, store: Store) -> DropReason | None:
+        if self.users is not None:
+            try:
+                known = await self.users.exists(user)
+            except StoreError as e:
+                self._user_outage.failed(e)
+                return DropReason.GATEWAY_STORE_FAILED
+            self._user_outage.worked()
+            if not known:
                 return DropReason.GATEWAY_INVALID_RECIPIENT
-            await store(user)  # type: ignore[misc]
+        try:
+            await store(user)
+        except NoSuchUserError:  # removed just now
+            return DropReason.GATEWAY_INVALID_RECIPIENT
         except StoreError as e:
-            self.note_failure(e)
+            self._spool_outage.failed(e)
             return DropReason.GATEWAY_STORE_FAILED
-        self._recovered()
-        self.stored(user)
+        self._spool_outage.worked()
         return None
 
-    async def first(self, user: bytes, advance: bool) -> tuple[SpoolEntry | None, int]:
-        """The entry to push next; with *advance*, delete the one that was acknowledged.
+    async def first(self, user: bytes) -> tuple[SpoolEntry | None, int]:
+        """The entry to push next, and 1 if more follow.
 
-        :raises StoreError: the database failed; nothing was deleted.
+        :raises StoreError: the database failed.
         """
-        result = await self.spool.get(user, advance)
-        self._recovered()
+        return await self._spooled(self.spool.get(user, False))
+
+    async def acknowledged(self, user: bytes, entry: SpoolEntry) -> tuple[SpoolEntry | None, int]:
+        """Delete the entry that the client has; the one to push next. To be asked again until it succeeds.
+
+        :raises StoreError: the database failed, and it is not known whether the entry is gone.
+        """
+        return await self._spooled(self.spool.advance(user, entry))
+
+    async def _spooled(
+        self, asked: Coroutine[Any, Any, tuple[SpoolEntry | None, int]] | Deferred[tuple[SpoolEntry | None, int]]
+    ) -> tuple[SpoolEntry | None, int]:
+        try:
+            result = await asked
+        except StoreError as e:
+            self._spool_outage.failed(e)
+            raise
+        self._spool_outage.worked()
         return result
-
-    def note_failure(self, error: StoreError) -> None:
-        """Log the first failure; the others are counted until it works again."""
-        self._failures += 1
-        if self._failures == 1:
-            self.log.error("a database failed, the work goes on without it: {why}", why=str(error))
-
-    def _recovered(self) -> None:
-        if self._failures:
-            self.log.warn("the database works again after {count} failures", count=self._failures)
-            self._failures = 0
 
     # Garbage -------------------------------------------------------------------------------------------------------
 
-    async def collect(self, connected: Iterable[bytes]) -> None:
+    async def collect(self, connected: Collection[bytes]) -> None:
         """Once per epoch: forget those who are gone (spec: provider 2.5, node 6.3).
 
-        :param connected: names of the users with an established session.
+        :param connected: names of the users with an established session; looked at again before each removal.
         """
-        present = set(connected)
+        if self.users is None:
+            try:
+                await self.spool.vacuum(set(connected))
+            except StoreError as e:
+                self._spool_outage.failed(e)
+        elif self.policy is not None and self.policy.ephemeral:
+            await self._collect_users(self.users, connected)
+
+    async def _collect_users(self, users: IUserDB, connected: Collection[bytes]) -> None:
         try:
-            if self.users is None:
-                await self.spool.vacuum(present)
-            elif self.policy is not None and self.policy.ephemeral:
-                idle = set(await self.users.ephemeral_users()) - present
-                for user in idle & self._idle_last_time:
-                    await self.users.remove(user)
-                    await self.spool.remove(user)
-                    self.log.debug("an ephemeral user was collected")
-                self._idle_last_time = idle
+            idle = set(await users.ephemeral_users()).difference(connected)
+            collected = 0
+            for user in idle & self._idle_last_time:
+                if user not in connected:
+                    collected += await self._forget(users, user)
         except StoreError as e:
-            self.note_failure(e)
+            self._user_outage.failed(e)
+            return
+        self._idle_last_time = idle
+        self.log.debug("{count} ephemeral users were collected", count=collected)
+
+    async def _forget(self, users: IUserDB, user: bytes) -> bool:
+        try:
+            await users.remove(user)
+        except NoSuchUserError:
+            return False
+        await self.spool.remove(user)
+        return True

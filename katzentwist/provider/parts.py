@@ -23,6 +23,7 @@ from katzentwist.provider.end import PacketEnd
 from katzentwist.provider.mailbox import Mailbox
 from katzentwist.provider.ratelimit import LimitSource
 from katzentwist.provider.stores import build_stores
+from katzentwist.provider.stores import build_stores
 from katzentwist.wire.codes import ConsensusCode
 
 
@@ -57,10 +58,15 @@ def build(runtime: Runtime, document: Callable[[int], SignedDocument | Consensus
 def _mailbox(runtime: Runtime, config: NodeConfig) -> Mailbox:
     if config.spool_db is None:
         raise ConfigError("no spool is configured", "Provider.SpoolDB")
-    patience = runtime.debug.gateway_delay / 1000
     users, spool, policy = build_stores(runtime, config, config.spool_db)
-    elsewhere = config.user_db is not None and config.user_db.backend == "extern"
-    return Mailbox(spool, users, policy, runtime.clock.monotonic, patience, elsewhere)
+    return Mailbox(
+        spool,
+        users,
+        policy,
+        seconds=runtime.clock.monotonic,
+        patience=runtime.debug.gateway_delay / 1000,
+        elsewhere=config.user_db is not None and config.user_db.backend == "extern",
+    )
 
 
 STATELESS = {"echo": Echo, "testdest": Echo, "loop": Loop}

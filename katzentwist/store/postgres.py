@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import hmac
-from collections.abc import Collection, Coroutine
-from typing import Any, Final, TypeVar
+from collections.abc import Collection
+from typing import Any, Final
 
 from twisted.internet.defer import Deferred, DeferredLock
 from zope.interface import implementer
@@ -19,9 +19,7 @@ from katzentwist.interfaces import ISpool, IUserDB, SpoolEntry
 from katzentwist.logger import ModuleLogger
 from katzentwist.store.checks import MAX_NAME, check_key, check_surb_id, check_user
 from katzentwist.store.pgpool import Pool, SQLError
-from katzentwist.store.turns import Turns
-
-T = TypeVar("T")
+from katzentwist.store.turns import Turns, shielded
 
 SCRIPT: Final = "create_database-postgresql.sql"
 LEAST_CONNECTIONS: Final = 5
@@ -116,10 +114,6 @@ class Postgres:
             self._pool.close()
 
 
-def _deferred(work: Coroutine[Any, Any, T]) -> Deferred[T]:
-    return Deferred.fromCoroutine(work)
-
-
 @implementer(ISpool)
 class PostgresSpool:
     """The spool in PostgreSQL.
@@ -135,7 +129,7 @@ class PostgresSpool:
 
     def open(self) -> Deferred[None]:
         """Connect."""
-        return _deferred(self._open())
+        return shielded(self._open())
 
     async def _open(self) -> None:
         await self._db.open()
@@ -217,7 +211,7 @@ class PostgresSpool:
 
     def vacuum(self, keep: Collection[bytes]) -> Deferred[None]:
         """Delete all other queues; beside its users there are none."""
-        return _deferred(self._vacuum({user.ljust(MAX_NAME, b"\0") for user in keep}))
+        return shielded(self._vacuum({user.ljust(MAX_NAME, b"\0") for user in keep}))
 
     async def _vacuum(self, keep: Collection[bytes]) -> None:
         for user in await self._list_users():
@@ -226,7 +220,7 @@ class PostgresSpool:
 
     def users(self) -> Deferred[list[bytes]]:
         """Users with a queue that may have lost its user: none where the database holds both."""
-        return _deferred(self._list_users())
+        return shielded(self._list_users())
 
     async def _list_users(self) -> list[bytes]:
         if not self._db.spool_only:
@@ -242,7 +236,7 @@ class PostgresSpool:
     def close(self) -> Deferred[None]:
         """Close the connections."""
         self._db.close()
-        return _deferred(_nothing())
+        return shielded(_nothing())
 
 
 @implementer(IUserDB)
@@ -267,7 +261,7 @@ class PostgresUserDB:
 
     def open(self) -> Deferred[None]:
         """Connect."""
-        return _deferred(self._open())
+        return shielded(self._open())
 
     async def _open(self) -> None:
         await self._db.open()
@@ -282,7 +276,7 @@ class PostgresUserDB:
 
     def exists(self, user: bytes) -> Deferred[bool]:
         """Whether the user is there."""
-        return _deferred(self._exists(user))
+        return shielded(self._exists(user))
 
     async def _exists(self, user: bytes) -> bool:
         try:
@@ -293,7 +287,7 @@ class PostgresUserDB:
 
     def is_valid(self, user: bytes, link_key: bytes) -> Deferred[bool]:
         """Whether the user has this key."""
-        return _deferred(self._is_valid(user, link_key))
+        return shielded(self._is_valid(user, link_key))
 
     async def _is_valid(self, user: bytes, link_key: bytes) -> bool:
         try:
@@ -303,7 +297,7 @@ class PostgresUserDB:
 
     def link(self, user: bytes) -> Deferred[bytes]:
         """The link key."""
-        return _deferred(self._link(user))
+        return shielded(self._link(user))
 
     async def _link(self, user: bytes) -> bytes:
         rows = await self._db.call("SELECT user_get_authentication_key(%s)", user)
@@ -317,7 +311,7 @@ class PostgresUserDB:
 
     def add(self, user: bytes, link_key: bytes, update: bool = False, ephemeral: bool = False) -> Deferred[None]:
         """Create or update; the mark goes into the same transaction."""
-        return _deferred(self._add(user, link_key, update, ephemeral))
+        return shielded(self._add(user, link_key, update, ephemeral))
 
     async def _add(self, user: bytes, link_key: bytes, update: bool, ephemeral: bool) -> None:
         check_user(user)
@@ -352,11 +346,11 @@ class PostgresUserDB:
 
     def set_identity(self, user: bytes, key: bytes | None) -> Deferred[None]:
         """Set or remove the identity key."""
-        return _deferred(self._run("SELECT user_set_identity_key(%s, %s)", user, key))
+        return shielded(self._run("SELECT user_set_identity_key(%s, %s)", user, key))
 
     def identity(self, user: bytes) -> Deferred[bytes]:
         """The identity key."""
-        return _deferred(self._identity(user))
+        return shielded(self._identity(user))
 
     async def _identity(self, user: bytes) -> bytes:
         rows = await self._db.call("SELECT user_get_identity_key(%s)", user)
@@ -367,14 +361,14 @@ class PostgresUserDB:
     def remove(self, user: bytes) -> Deferred[None]:
         """Delete the user, and what waits."""
         self._marks.discard(user)
-        return _deferred(self._run("SELECT user_delete(%s)", user, repeatable=False))
+        return shielded(self._run("SELECT user_delete(%s)", user, repeatable=False))
 
     async def _run(self, statement: str, *parameters: Any, repeatable: bool = True) -> None:
         await self._db.call(statement, *parameters, repeatable=repeatable)
 
     def ephemeral_users(self) -> Deferred[list[bytes]]:
         """Users let in without being known."""
-        return _deferred(self._ephemeral_users())
+        return shielded(self._ephemeral_users())
 
     async def _ephemeral_users(self) -> list[bytes]:
         if not self._db.has_marks:
@@ -384,7 +378,7 @@ class PostgresUserDB:
 
     def users(self) -> Deferred[list[bytes]]:
         """All users."""
-        return _deferred(self._list())
+        return shielded(self._list())
 
     async def _list(self) -> list[bytes]:
         return [bytes(row[0]) for row in await self._db.call("SELECT user_name FROM users ORDER BY user_id")]
@@ -392,7 +386,7 @@ class PostgresUserDB:
     def close(self) -> Deferred[None]:
         """Close the connections."""
         self._db.close()
-        return _deferred(_nothing())
+        return shielded(_nothing())
 
 
 async def _nothing() -> None:

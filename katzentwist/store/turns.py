@@ -10,6 +10,13 @@ from twisted.internet.defer import Deferred, DeferredLock
 T = TypeVar("T")
 
 
+def shielded(work: Coroutine[Any, Any, T]) -> Deferred[T]:
+    """Fires with the result of *work*. Who cancels it only stops to wait: the work is done all the same."""
+    result: Deferred[T] = Deferred()
+    Deferred.fromCoroutine(work).addCallbacks(result.callback, result.errback)
+    return result
+
+
 class Turns:
     """A lock per name, kept only while somebody has it or waits for it."""
 
@@ -20,8 +27,8 @@ class Turns:
         return len(self._locks)
 
     def run(self, name: bytes, work: Callable[[], Coroutine[Any, Any, T]]) -> Deferred[T]:
-        """Do *work* when all earlier work for *name* is done; fires with its result."""
-        return Deferred.fromCoroutine(self._run(name, work))
+        """Do *work* when all earlier work for *name* is done; fires with its result. See :func:`shielded`."""
+        return shielded(self._run(name, work))
 
     async def _run(self, name: bytes, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         lock = self._locks.setdefault(name, DeferredLock())

@@ -68,7 +68,8 @@ class Postgres:
             "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync",
         )  # fmt: skip
         self.start()
-        self.psql("postgres", "CREATE ROLE provider LOGIN PASSWORD '%s'" % PASSWORD.replace("'", "''"))
+        quoted = PASSWORD.replace("'", "''")
+        self.psql("postgres", f"CREATE ROLE provider LOGIN PASSWORD '{quoted}'")
 
     def _reachable(self) -> None:
         """The user ``nobody`` must be able to run the programs."""
@@ -94,9 +95,21 @@ class Postgres:
         """Start, and wait until it answers."""
         self._process = subprocess.Popen(
             [
-                str(self._programs / "postgres"), "-D", str(self.folder / "data"), "-p", str(self.port),
-                "-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={self.folder}",
-                "-c", "max_connections=50", "-c", "shared_buffers=16MB", "-c", "max_parallel_workers=0",
+                str(self._programs / "postgres"),
+                "-D",
+                str(self.folder / "data"),
+                "-p",
+                str(self.port),
+                "-c",
+                "listen_addresses=127.0.0.1",
+                "-c",
+                f"unix_socket_directories={self.folder}",
+                "-c",
+                "max_connections=50",
+                "-c",
+                "shared_buffers=16MB",
+                "-c",
+                "max_parallel_workers=0",
             ],  # fmt: skip
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
