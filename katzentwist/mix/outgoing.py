@@ -29,6 +29,8 @@ from katzentwist.wire.legal import NODE_DIALLER
 QUEUE: Final = 512
 """Packets that wait for one link: 50 ms (SendSlack) of 10,000 packets/s, 1.6 MB."""
 TRANSPORTS: Final = ("tcp4", "tcp6", "quic")
+SKEW_WARNING: Final = 30
+"""Seconds between two clocks; beyond P/8 a node stands outside around each epoch change (spec: pki 13.5)."""
 KEEP_ALIVE: Final = 45.0
 """Seconds after which a quiet link gets a NoOp: v0.0.99 listeners close after 120 s without a command."""
 
@@ -130,6 +132,13 @@ class OutgoingLink(LinkOwner):
         self._link = link
         self._opened = self._last_sent = self._runtime.clock.monotonic()
         self._runtime.metrics.count("outgoing_connections_total")
+        skew = link.peer.clock_skew
+        if abs(skew) > SKEW_WARNING:
+            self.log.warn(
+                "our clock is {skew} s away from that of {node}; set it (NTP), or epochs will not fit",
+                skew=skew,
+                node=self.descriptor.name,
+            )
         self._flush()
 
     def writable(self, link: ILink) -> None:
