@@ -15,6 +15,7 @@ from katzentwist.config.node import Half as HalfConfig
 from katzentwist.config.node import Kind
 from katzentwist.errors import PKIError, SphinxError
 from katzentwist.logger import ModuleLogger
+from katzentwist.mix.decoy import DecoySource
 from katzentwist.mix.drops import DropReason, drop
 from katzentwist.mix.ends import EndedPacket, IClients, IPacketEnd, IReplier
 from katzentwist.mix.incoming import Incoming, Listeners
@@ -26,6 +27,7 @@ from katzentwist.mix.scheduler import DelayQueue, MemoryQueue, Scheduler, delay_
 from katzentwist.node.identity import Identity
 from katzentwist.node.runtime import Runtime
 from katzentwist.pki.document import SignedDocument
+from katzentwist.pki.upload import LoopStats
 from katzentwist.sphinx import delay_cap, reply_packet
 
 
@@ -57,7 +59,6 @@ class Half:
         self._timer_at = 0.0
         self._dispatched_epoch = -1
         self.decoy_id: bytes = runtime.random.bytes(32)
-        self.decoys: Any = None
         self.neighbours = Neighbours(
             Self(
                 kind=config.kind,
@@ -68,6 +69,9 @@ class Half:
             )
         )
         self.connector = Connector(runtime, identity, self.neighbours)
+        self.decoys: DecoySource | None = None
+        if runtime.debug.send_decoy_traffic:
+            self.decoys = DecoySource(runtime, config.kind, identity.id, self.decoy_id, self.connector.send)
         self.scheduler = Scheduler(
             queue=queue or MemoryQueue(runtime.random, self._drop, max(0, runtime.debug.scheduler_queue_size)),
             max_delay=3 * runtime.epochs.period,
@@ -103,6 +107,8 @@ class Half:
         """Close everything; delayed packets are lost, and counted."""
         await self.listeners.stop()
         self.incoming.stop()
+        if self.decoys is not None:
+            self.decoys.stop()
         self.connector.stop()
         self.pipeline.close()
         if self._timer is not None and self._timer.active():
@@ -124,6 +130,8 @@ class Half:
         except PKIError:
             self.runtime.metrics.count("failed_pki_cache_generation_per_epoch_total", epoch=str(signed.document.epoch))
             raise
+        if self.decoys is None or signed.document.epoch != self.runtime.epoch()[0]:
+            self.runtime.metrics.count("documents_ignored_total")
         self.documents_changed()
 
     def documents_changed(self) -> None:
@@ -136,6 +144,12 @@ class Half:
             self.scheduler.max_delay = delay_limit(delay_cap(view.document.mu), self.runtime.epochs.period)
         self.connector.documents_changed()
         self.incoming.recheck()
+        if self.decoys is not None:
+            self.decoys.use(view.document if view is not None else None)
+
+    def loop_stats(self, epoch: int) -> LoopStats | None:
+        """What goes with the descriptor for *epoch*; None without decoys."""
+        return self.decoys.core.report(epoch) if self.decoys is not None else None
 
     # The scheduler's clock -----------------------------------------------------------------------------------------
 

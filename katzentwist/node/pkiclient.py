@@ -26,7 +26,7 @@ from katzentwist.node.runtime import Repeating, Runtime
 from katzentwist.pki.descriptor import Descriptor
 from katzentwist.pki.document import GeometryMismatchError, SignedDocument, threshold, verify
 from katzentwist.pki.schedule import NODE_FETCH_LIMIT
-from katzentwist.pki.upload import SignedUpload
+from katzentwist.pki.upload import LoopStats, SignedUpload
 from katzentwist.wire.codes import ConsensusCode, DescriptorCode
 from katzentwist.wire.commands import Consensus, GetConsensus, PostDescriptor, PostDescriptorStatus
 
@@ -47,6 +47,9 @@ class Publisher(Protocol):
 
     def documents_changed(self) -> None:
         """A document came, or an epoch began."""
+
+    def loop_stats(self, epoch: int) -> LoopStats | None:
+        """How the decoys fared, to go with the descriptor for an epoch."""
 
 
 class PKIClient:
@@ -235,7 +238,9 @@ class PKIClient:
             self.log.error("our descriptor is not well formed and is not uploaded: {why}", why=str(e))
             self.core.uploaded(half, epoch, self._runtime.clock.monotonic())
             return
-        payload = SignedUpload.sign(publisher.identity.identity.private, descriptor).encode()
+        payload = SignedUpload.sign(
+            publisher.identity.identity.private, descriptor, publisher.loop_stats(epoch)
+        ).encode()
         posts = [self._post(authority, publisher, epoch, payload) for authority in self._authorities]
         limit = self._runtime.reactor.callLater(action.budget, _cancel, posts)
         try:

@@ -42,6 +42,8 @@ COUNTERS: Final = {
     "incoming_refused_no_pki_doc_total": "Connections refused for lack of a document",
     "outgoing_dial_failures_total": "Failed dials",
     "plugin_restarts_total": "Plugin processes started again",
+    "decoy_loops_sent_total": "Loop decoys sent",
+    "decoy_loops_completed_total": "Loop decoys that came back",
 }
 SUMMARIES: Final = {
     "ingress_queue_size": "Waiting entries hint at each push to a client",
