@@ -72,8 +72,10 @@ class Half:
         self.decoys: DecoySource | None = None
         if runtime.debug.send_decoy_traffic:
             self.decoys = DecoySource(runtime, config.kind, identity.id, self.decoy_id, self.connector.send)
+        if queue is None:  # an empty one counts as false
+            queue = MemoryQueue(runtime.random, self._drop, max(0, runtime.debug.scheduler_queue_size))
         self.scheduler = Scheduler(
-            queue=queue or MemoryQueue(runtime.random, self._drop, max(0, runtime.debug.scheduler_queue_size)),
+            queue=queue,
             max_delay=3 * runtime.epochs.period,
             slack=runtime.debug.scheduler_slack / 1000,
             burst=max(1, runtime.debug.scheduler_max_burst),

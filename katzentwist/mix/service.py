@@ -20,8 +20,11 @@ from katzentwist.errors import ConfigError, KatzentwistError
 from katzentwist.logger import ModuleLogger, notice
 from katzentwist.management.commands import Function, RateCommands, ServiceCommands, Table, UserCommands
 from katzentwist.management.server import Management
+from katzentwist.mix.diskqueue import DiskQueue
+from katzentwist.mix.drops import DropReason, drop
 from katzentwist.mix.half import Half
 from katzentwist.mix.mixkeys import MixKeys, check_folder, default_folder
+from katzentwist.mix.scheduler import DelayQueue
 from katzentwist.mix.selfcheck import measure
 from katzentwist.net.tcp import Transports
 from katzentwist.net.workers import ThreadWorkers
@@ -228,6 +231,7 @@ class NodeDaemon(Daemon):
             keys,
             end=self.parts.end,
             clients=self.parts.clients if config.kind is Kind.GATEWAY else None,
+            queue=self._queue(runtime, config),
         )
         half.services = self.parts.services
         half.advertised_addresses = advertised_addresses(config)
@@ -236,6 +240,19 @@ class NodeDaemon(Daemon):
             open_door = users is None or users.ephemeral or users.trust_on_first_use
             half.authentication_type = "tofu" if open_door else "oob"
         return half
+
+    def _queue(self, runtime: Runtime, config: HalfConfig) -> DelayQueue | None:
+        """The delay queue of a half; None is the one in memory."""
+        if not runtime.debug.external_queue:
+            self.log.info("Initializing memory queue.")
+            return None
+        name = "external_queue.db" if config is self._config.halves[0] else "external_queue-service.db"
+
+        def dropped(reason: DropReason, amount: int) -> None:
+            drop(self.metrics, reason, amount)
+
+        path = Path(self._config.data_dir) / name
+        return DiskQueue(path, runtime.geometry.packet_length, dropped, runtime.debug.scheduler_slack / 1000)
 
     def _mix_key_folder(self, config: HalfConfig, identity: Identity) -> Path | None:
         if not self._config.persist_mix_keys:
