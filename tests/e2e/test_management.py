@@ -1,0 +1,249 @@
+"""The management socket of a running Provider, from outside (provider 10.6; each test is named after its row)."""
+
+from __future__ import annotations
+
+import base64
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from katzentwist.pki.document import Document
+from katzentwist.testnet.plan import Node, Shape
+from tests.e2e.processes import LiveNetwork, cli, environment, metrics, wait_for
+from tests.e2e.sharing import SharedNetworkCase
+
+KEY = "ed307383f3fb7a5f0a1f50d533c6bf91df843349542232aee74d5cdd1bbdfa66"
+OK = "250 Requested action ok, completed"
+SYNTAX = "501 Syntax error in parameters or arguments"
+FAILED = "554 Transaction failed"
+
+
+def asking(client: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Ask a service through the network."""
+    return subprocess.run(
+        [sys.executable, "-m", "tests.e2e.asking", str(client), *arguments],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def services(node: Node) -> set[str]:
+    """The capabilities of all service nodes in the newest document that a node holds."""
+    files = sorted((node.folder / "consensus").glob("*.cbor"), key=lambda f: int(f.stem))
+    document = Document.parse(files[-1].read_bytes(), int(files[-1].stem))
+    return {name for d in document.service_nodes for name in d.kaetzchen or {}}
+
+
+class ManagementTests(SharedNetworkCase):
+    """One network for all rows."""
+
+    @classmethod
+    def make(cls) -> LiveNetwork:
+        """A Provider with two services that echo, and a mix without a socket."""
+        net = LiveNetwork(Shape(epoch="10s", wire_kem="x25519", mu=0.02, lambda_p=0.02))
+
+        def provider(tables: dict[str, Any]) -> None:
+            tables["Provider"]["Kaetzchen"].append({"Capability": "testdest", "Endpoint": "+testdest"})
+
+        net.edit("provider1", provider)
+        net.edit("mix2", lambda tables: tables.pop("Management"))
+        return net
+
+    def setUp(self) -> None:
+        """Short names."""
+        super().setUp()
+        self.provider = self.net.node("provider1")
+        self.client = self.net.network.client / "client.toml"
+
+    def connect(self) -> socket.socket:
+        """A session, greeting read."""
+        talk = socket.socket(socket.AF_UNIX)
+        self.addCleanup(talk.close)
+        talk.settimeout(10)
+        talk.connect(str(self.provider.folder / "management_sock"))
+        self.assertEqual(self.line(talk), "220 provider1 Katzenpost Management Interface Service ready")
+        return talk
+
+    def line(self, talk: socket.socket) -> str:
+        """One reply line; empty at the end of file."""
+        out = b""
+        while not out.endswith(b"\r\n"):
+            byte = talk.recv(1)
+            if not byte:
+                return out.decode()
+            out += byte
+        return out[:-2].decode()
+
+    def say(self, command: str) -> str:
+        """The reply to one command, by a session of its own."""
+        with self.connect() as talk:
+            talk.sendall(command.encode() + b"\r\n")
+            return self.line(talk)
+
+    def ping(self, user: str, key: Path) -> bool:
+        """Whether a user gets through with a key."""
+        done = self.net.ping(1, "--user", user, "--link-key", str(key), timeout=90)
+        return done.returncode == 0
+
+    def refused(self, user: str, key: Path) -> bool:
+        """Whether the Provider turns a user with this key away; the tool would try again for a minute."""
+        log = Path(self.net.child("provider1").output)
+        before = log.read_text().count("a client was refused")
+        with self.assertRaises(subprocess.TimeoutExpired):
+            self.net.ping(1, "--user", user, "--link-key", str(key), timeout=4)
+        return log.read_text().count("a client was refused") > before
+
+    def new_key(self, name: str) -> tuple[Path, bytes]:
+        """A link key in a file, and its public half."""
+        from katzentwist.crypto import kem, keys
+        from katzentwist.node.keyfiles import write_file
+        from katzentwist.randomness import SystemRandom
+
+        scheme = kem.by_name("x25519")
+        private, public = scheme.generate(SystemRandom())
+        path = self.net.folder / f"{name}.private.pem"
+        write_file(path, keys.encode_private(scheme, private))
+        return path, public
+
+    # Rows ----------------------------------------------------------------------------------------------------------
+
+    def test_line_protocol(self) -> None:
+        """Greeting; LF and CR LF; several commands in one write; end of file."""
+        talk = self.connect()
+        talk.sendall(b"SEND_RATE 0\nSEND_BURST 4\r\nNOSUCH\n")
+        self.assertEqual(
+            [self.line(talk) for _ in range(3)], ["250 0", "250 4", "500 Syntax error, command unrecognised"]
+        )
+        talk.shutdown(socket.SHUT_WR)
+        self.assertEqual(self.line(talk), "")
+
+    def test_quit(self) -> None:
+        """QUIT: 250, closed."""
+        talk = self.connect()
+        talk.sendall(b"QUIT\n")
+        self.assertEqual((self.line(talk), self.line(talk)), (OK, ""))
+
+    def test_strange_clients(self) -> None:
+        """A client that never reads, and one that never ends its line: others are served."""
+        deaf, endless = self.connect(), self.connect()
+        deaf.setblocking(False)
+        try:
+            for _ in range(2000):
+                deaf.send(b"NOSUCH\n" * 1000)
+        except BlockingIOError:
+            pass
+        try:
+            for _ in range(64):
+                endless.sendall(b"x" * 65536)
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+        self.assertEqual(self.say("SEND_BURST 4"), "250 4")
+
+    def test_add_user(self) -> None:
+        """ADD_USER in hex and base64: the user connects with that key, and not with another."""
+        path, public = self.new_key("alice")
+        self.assertEqual(self.say(f"ADD_USER alice {public.hex()}"), OK)
+        self.assertEqual(self.say(f"ADD_USER alice {public.hex()}"), FAILED)
+        self.assertTrue(self.ping("alice", path))
+        self.assertTrue(self.refused("alice", self.new_key("mallory")[0]))
+        self.assertEqual(self.say(f"ADD_USER bob {base64.b64encode(public).decode()}"), OK)
+        self.assertEqual(self.say("USER_LINK BOB"), f"250 {base64.b64encode(public).decode()}")
+        self.assertEqual(self.say("ADD_USER carol ed30"), SYNTAX)
+        self.assertEqual(self.say("ADD_USER carol garbage!"), SYNTAX)
+        self.assertEqual(self.say(f"ADD_USER carol {public.hex()} more"), SYNTAX)
+
+    def test_update_user(self) -> None:
+        """UPDATE_USER: the old key is refused, the new one accepted; unknown user: 554."""
+        (old_path, old), (path, new) = self.new_key("dave-old"), self.new_key("dave")
+        self.assertEqual(self.say(f"UPDATE_USER dave {old.hex()}"), FAILED)
+        self.assertEqual(self.say(f"ADD_USER dave {old.hex()}"), OK)
+        self.assertEqual(self.say(f"UPDATE_USER dave {new.hex()}"), OK)
+        self.assertTrue(self.ping("dave", path))
+        self.assertTrue(self.refused("dave", old_path))
+
+    def test_remove_user(self) -> None:
+        """REMOVE_USER: gone; unknown: 554; with an identity key only after REMOVE_USER_IDENTITY."""
+        _, public = self.new_key("erin")
+        self.assertEqual(self.say(f"ADD_USER erin {public.hex()}"), OK)
+        self.assertEqual(self.say(f"SET_USER_IDENTITY erin {KEY}"), OK)
+        self.assertEqual(self.say("REMOVE_USER erin"), FAILED)
+        self.assertEqual(self.say("USER_IDENTITY erin"), f"250 {base64.b64encode(bytes.fromhex(KEY)).decode()}")
+        self.assertEqual(self.say("REMOVE_USER_IDENTITY erin"), OK)
+        self.assertEqual(self.say("USER_IDENTITY erin"), FAILED)
+        self.assertEqual(self.say("REMOVE_USER erin"), OK)
+        self.assertEqual(self.say("REMOVE_USER erin"), FAILED)
+
+    def test_set_user_identity(self) -> None:
+        """SET_USER_IDENTITY in hex and base64; the keyserver shows it over the mix network; unknown user: 554."""
+        _, public = self.new_key("frank")
+        shown = base64.b64encode(bytes.fromhex(KEY)).decode()
+        self.assertEqual(self.say(f"SET_USER_IDENTITY nobody {KEY}"), FAILED)
+        self.assertEqual(self.say(f"ADD_USER frank {public.hex()}"), OK)
+        for form in (KEY, shown):
+            self.assertEqual(self.say(f"SET_USER_IDENTITY frank {form}"), OK)
+        done = asking(self.client, "+keyserver", '{"Version":0,"User":"frank"}')
+        self.assertEqual(done.returncode, 0, done.stderr)
+        answer = json.loads(bytes.fromhex(done.stdout).rstrip(b"\0"))
+        self.assertEqual(answer, {"PublicKey": shown, "StatusCode": 0, "User": "frank", "Version": 0})
+
+    def test_send_rate_and_burst(self) -> None:
+        """SEND_RATE 300, SEND_BURST 4: of 20 packets at once 4 get through, the rest is dropped and counted."""
+        self.assertEqual((self.say("SEND_RATE 300"), self.say("SEND_BURST 4")), ("250 300", "250 4"))
+        name = 'katzenpost_dropped_reason_total{reason="gateway_rate_limited"}'
+        before = metrics(self.provider).get(name, 0)
+        done = asking(self.client, "+echo", "x", "--burst", "20", "--quiet", "1.5", "--patience", "4")
+        self.assertIn(int(done.stdout), (4, 5), done.stderr)
+        self.assertIn(metrics(self.provider)[name] - before, (15, 16))
+        self.assertEqual(self.say("SEND_RATE 0"), "250 0")
+
+    def test_start_and_stop_kaetzchen(self) -> None:
+        """STOP: no answer, and it leaves the descriptor; START: it answers again, and is back in it."""
+        self.assertIn("testdest", services(self.provider))
+        self.assertEqual(self.say("STOP_KAETZCHEN testdest"), "250 testdest")
+        self.assertEqual(self.say("STOP_KAETZCHEN testdest"), FAILED)
+        self.assertEqual(self.say("STOP_KAETZCHEN a b"), SYNTAX)
+        self.assertNotEqual(asking(self.client, "+testdest", "x", "--patience", "2").returncode, 0)
+        wait_for("a document without testdest", lambda: "testdest" not in services(self.provider), 45)
+        self.assertEqual(self.say("START_KAETZCHEN testdest"), "250 testdest")
+        self.assertEqual(self.say("START_KAETZCHEN testdest"), FAILED)
+        self.assertEqual(asking(self.client, "+testdest", "x").returncode, 0)
+        wait_for("a document with testdest", lambda: "testdest" in services(self.provider), 45)
+
+    def test_only_with_management_on(self) -> None:
+        """No socket otherwise; and on a mix no commands about users."""
+        self.assertFalse((self.net.node("mix2").folder / "management_sock").exists())
+        done = cli("manage", str(self.net.node("mix1").folder), "SEND_RATE", "3")
+        self.assertEqual((done.returncode, done.stdout), (1, "500 Syntax error, command unrecognised\n"))
+
+    def test_manage(self) -> None:
+        """``katzentwist manage``: one-shot with JSON, by lines on standard input, and where nobody listens."""
+        done = cli("manage", "--json", str(self.provider.folder), "SEND_BURST", "4")
+        self.assertEqual(json.loads(done.stdout), {"code": 250, "text": "4"})
+        done = subprocess.run(
+            [sys.executable, "-m", "katzentwist.cli", "manage", str(self.provider.folder)],
+            input="SEND_BURST 4\nNOSUCH\nQUIT\n",
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        self.assertEqual([x[:3] for x in done.stdout.splitlines()], ["250", "500", "250"])
+        self.assertEqual(cli("manage", str(self.net.node("mix2").folder), "QUIT").returncode, 1)
+
+    def test_zz_shutdown(self) -> None:
+        """SHUTDOWN with a second session open: status 0, the socket is gone, the keys are kept. (It runs last.)"""
+        other = self.connect()
+        self.assertEqual(self.say("SHUTDOWN"), "")
+        child = self.net.child("provider1")
+        self.assertEqual(child.process.wait(15), 0, child.last_lines())
+        self.assertEqual(self.line(other), "")
+        self.assertFalse((self.provider.folder / "management_sock").exists())
+        self.assertTrue((self.provider.folder / "identity.private.pem").exists())
+        self.assertIn("Shutdown complete.", child.last_lines())
