@@ -16,13 +16,13 @@ from katzentwist.pki.document import SignedDocument
 from katzentwist.plugins.builtin.echo import Echo, Loop
 from katzentwist.plugins.builtin.keyserver import KeyServer
 from katzentwist.plugins.inprocess import InProcess
+from katzentwist.plugins.installed import installed
 from katzentwist.plugins.registry import IService, Registry
 from katzentwist.plugins.supervisor import PluginService, Surroundings
 from katzentwist.provider.clients import Clients
 from katzentwist.provider.end import PacketEnd
 from katzentwist.provider.mailbox import Mailbox
 from katzentwist.provider.ratelimit import LimitSource
-from katzentwist.provider.stores import build_stores
 from katzentwist.provider.stores import build_stores
 from katzentwist.wire.codes import ConsensusCode
 
@@ -72,10 +72,13 @@ def _mailbox(runtime: Runtime, config: NodeConfig) -> Mailbox:
 STATELESS = {"echo": Echo, "testdest": Echo, "loop": Loop}
 
 
-def _builtin(capability: str, mailbox: Mailbox | None) -> IKaetzchen:
+def _builtin(service: Service, mailbox: Mailbox | None) -> IKaetzchen:
+    capability = service.capability
     if capability == "keyserver" and mailbox is not None and mailbox.users is not None:
         return KeyServer(mailbox.users)
     if capability not in STATELESS:
+        if (other := installed(capability, service.config)) is not None:
+            return other
         known = ", ".join((*STATELESS, "keyserver (on a Provider)"))
         raise ConfigError(f"provider: Kaetzchen: Unsupported capability: '{capability}'; one of {known}")
     return STATELESS[capability]()
@@ -96,7 +99,7 @@ def _services(runtime: Runtime, config: NodeConfig, mailbox: Mailbox | None) -> 
         if service.command:
             return PluginService(service, around, lambda alive: registry.set_alive(service.capability, alive))
         return InProcess(
-            _builtin(service.capability, mailbox),
+            _builtin(service, mailbox),
             runtime.metrics,
             runtime.debug.num_kaetzchen_workers,
             runtime.debug.kaetzchen_delay / 1000,
