@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final
+from functools import partial
+from typing import Final
 
 from twisted.python.failure import Failure
 
@@ -57,6 +58,7 @@ class Pipeline:
         self._waiting: deque[_Waiting] = deque()
         self._count = 0
         self._busy = 0
+        self._looking = False
         self._patience = runtime.debug.unwrap_delay / 1000
         self._period = runtime.epochs.period
 
@@ -74,6 +76,13 @@ class Pipeline:
                 return
         self._waiting.append((self._runtime.clock.monotonic(), from_client, packets))
         self._count += len(packets)
+        if not self._looking:
+            # At the end of this turn, so that what other links brought in it goes into the same batch.
+            self._looking = True
+            self._runtime.reactor.callLater(0, self._look)
+
+    def _look(self) -> None:
+        self._looking = False
         self._work()
 
     def _work(self) -> None:
@@ -88,10 +97,11 @@ class Pipeline:
                 drop(self._runtime.metrics, DropReason.UNWRAP_FAILED, len(packets))
                 continue
             self._busy += 1
-            work = self._runtime.workers.run(unwrap_batch, [k.private for k in keys], packets, self._runtime.geometry)
-            work.addBoth(self._idle)
-            work.addCallback(self._unwrapped, arrivals, keys, now)
-            work.addErrback(self._failed, len(packets))
+            self._runtime.workers.submit(
+                unwrap_batch,
+                ([k.private for k in keys], packets, self._runtime.geometry),
+                partial(self._finished, arrivals, keys, now),
+            )
 
     def _take(self, now: float) -> tuple[list[tuple[float, bool]], list[bytes]]:
         """The next batch, with (arrival, from a client) for each packet; those that waited too long are dropped."""
@@ -112,13 +122,15 @@ class Pipeline:
             arrivals += [(arrival, from_client)] * len(group)
         return arrivals, packets
 
-    def _idle(self, result: Any) -> Any:
+    def _finished(
+        self, arrivals: list[tuple[float, bool]], keys: list[MixKey], began: float, results: list[BatchResult] | Failure
+    ) -> None:
         self._busy -= 1
-        return result
-
-    def _failed(self, failure: Failure, amount: int) -> None:
-        drop(self._runtime.metrics, DropReason.UNWRAP_FAILED, amount)
-        self.log.failure("unwrapping failed because of an error of ours", failure=failure)
+        if isinstance(results, Failure):
+            drop(self._runtime.metrics, DropReason.UNWRAP_FAILED, len(arrivals))
+            self.log.failure("unwrapping failed because of an error of ours", failure=results)
+        else:
+            self._unwrapped(results, arrivals, keys, began)
         self._work()
 
     def _unwrapped(
@@ -140,7 +152,6 @@ class Pipeline:
             else:
                 self._end(Kind(kind), result, arrival, from_client, began)
         self._after_batch()
-        self._work()
 
     def _replays(self, results: list[BatchResult], keys: list[MixKey]) -> list[bool]:
         """For each result, whether it is not to be processed: a replay, or counted as failed already."""
