@@ -1,11 +1,12 @@
 """From addresses to endpoints: TCP here, others by registration (spec: link 2).
 
-A QUIC adapter registers itself under ``quic``; until then that scheme is refused by name. ``onion`` can be dialled once
-a SOCKS adapter is registered.
+``quic`` is refused by name where its extra is not installed. ``onion`` can be dialled once a SOCKS adapter is
+registered.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import socket
 from typing import Any, Protocol
 
@@ -20,6 +21,7 @@ from twisted.internet.interfaces import IStreamClientEndpoint, IStreamServerEndp
 
 from katzentwist.errors import ConfigError
 from katzentwist.net.address import Address
+from katzentwist.randomness import SystemRandom
 
 CONNECT_TIMEOUT = 60.0
 BACKLOG = 1024
@@ -72,6 +74,15 @@ class Missing:
         raise ConfigError(f"{address.url}: {self._remedy}")
 
 
+def _quic() -> Adapter:
+    """The QUIC adapter, or what to say where its extra is not installed."""
+    if importlib.util.find_spec("aioquic") is None:
+        return Missing("QUIC needs the quic extra (pip install katzentwist[quic])")
+    from katzentwist.net.quic import Quic  # noqa: PLC0415 - needs an extra
+
+    return Quic(SystemRandom())
+
+
 class Endpoints(Protocol):
     """What links need: :class:`Transports`, or the network in memory of katzentwist.testing."""
 
@@ -92,7 +103,7 @@ class Transports:
             "tcp": tcp,
             "tcp4": tcp,
             "tcp6": tcp,
-            "quic": Missing("QUIC needs the quic extra (pip install katzentwist[quic])"),
+            "quic": _quic(),
             "onion": Missing("onion addresses need a SOCKS proxy (UpstreamProxy)"),
         }
 

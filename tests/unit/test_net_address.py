@@ -89,8 +89,10 @@ class EndpointTests(SynchronousTestCase):
     def test_refused(self) -> None:
         """What can not be done says what would help."""
         quic, onion = parse_address("quic://127.0.0.1:1"), parse_address("onion://abc.onion:1")
-        self.assertIn("quic extra", str(self.assertRaises(ConfigError, self.transports.listen, quic)))
-        self.assertIn("quic extra", str(self.assertRaises(ConfigError, self.transports.dial, quic)))
+        self.patch(tcp.importlib.util, "find_spec", lambda name: None)
+        without = tcp.Transports(self.reactor)
+        self.assertIn("quic extra", str(self.assertRaises(ConfigError, without.listen, quic)))
+        self.assertIn("quic extra", str(self.assertRaises(ConfigError, without.dial, quic)))
         self.assertIn("advertised", str(self.assertRaises(ConfigError, self.transports.listen, onion)))
         self.assertIn("SOCKS", str(self.assertRaises(ConfigError, self.transports.dial, onion)))
         self.assertRaises(ConfigError, self.transports.dial, Address("ws", "127.0.0.1", 1))

@@ -98,8 +98,8 @@ class RequestTests(NetTestCase):
         nobody = attrs.evolve(self.authority, addresses=self.authority.addresses[:2])
         self.failureResultOf(self.request(authority=nobody), Refused)
         self.failureResultOf(self.request(authority=attrs.evolve(nobody, addresses=[])), ConfigError)
-        quic = attrs.evolve(nobody, addresses=[net.Address("quic", "127.0.0.1", 9)])
-        waiting = pkilink.request(self.context(), net.Transports(self.clock), quic, commands.GetConsensus(1))
+        onion = attrs.evolve(nobody, addresses=[net.Address("onion", "abc.onion", 9)])
+        waiting = pkilink.request(self.context(), net.Transports(self.clock), onion, commands.GetConsensus(1))
         self.failureResultOf(waiting, ConfigError)
 
     def test_impostor(self) -> None:
