@@ -96,7 +96,7 @@ class ManagementTests(SharedNetworkCase):
         log = Path(self.net.child("provider1").output)
         before = log.read_text().count("a client was refused")
         with self.assertRaises(subprocess.TimeoutExpired):
-            self.net.ping(1, "--user", user, "--link-key", str(key), timeout=4)
+            self.net.ping(1, "--user", user, "--link-key", str(key), timeout=2.5)
         return log.read_text().count("a client was refused") > before
 
     def new_key(self, name: str) -> tuple[Path, bytes]:
