@@ -177,12 +177,14 @@ class Client(LinkOwner):
         told("not connected to a gateway: {why}", why=reason)
 
     def _arm(self) -> None:
-        if self._timer is not None and self._timer.active():
-            self._timer.cancel()
-        self._timer = None
-        if self.core.phase is not Phase.STOPPED:
-            delay = max(0.0, self.core.next_deadline() - self._context.clock.monotonic())
+        """Keep one timer. It is only ever moved forward: on a busy link each command would put it off for ever."""
+        if self.core.phase is Phase.STOPPED:
+            return
+        delay = max(0.0, self.core.next_deadline() - self._context.clock.monotonic())
+        if self._timer is None:
             self._timer = self._context.reactor.callLater(delay, self._timed)
+        elif self._timer.getTime() > self._context.reactor.seconds() + delay:
+            self._timer.reset(delay)
 
     def _timed(self) -> None:
         self._timer = None
