@@ -42,6 +42,8 @@ TURN: Final = 64
 """Messages that are processed before others get their turn."""
 RECORD: Final = 2000
 """Characters of one log record."""
+SAID: Final = 200
+"""Characters of the last words of a plugin that can not be started."""
 PRIVATE: Final = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "CREDENTIALS_DIRECTORY", "PGPASSWORD")
 """What the node's environment says to the node alone."""
 
@@ -139,7 +141,7 @@ class PluginProcess(ProcessProtocol):
         self._connection: _Connection | None = None
         self._dialling: Deferred[Any] | None = None
         self._alive = False
-        self._why = ""
+        self._why = self._said = ""
         self._gone: Deferred[None] = Deferred()
         self._kill_timer: Any = None
 
@@ -223,6 +225,7 @@ class PluginProcess(ProcessProtocol):
         """Standard error: to the log, a record per read."""
         if text := printable(data):
             self.log.debug("{text}", text=text)
+            self._said = printable(data.rstrip().rpartition(b"\n")[2])[:SAID]
 
     def processExited(self, reason: Failure) -> None:
         """The process is gone; a grandchild may hold its pipes, so we do not wait for their end."""
@@ -230,10 +233,13 @@ class PluginProcess(ProcessProtocol):
         how = "it ended" if isinstance(status, ProcessDone) else _how_it_ended(status)
         transport: Any = self.transport
         transport.closeChildFD(1)
-        self._alive = False
-        self._over(how)
+        # What it said last may still be on its way to errReceived.
+        self.reactor.callLater(0, self._over, how)
 
     def _over(self, how: str) -> None:
+        self._alive = False
+        if self._connection is None and self._said:
+            how = f"{how}, and said: {self._said}"
         if self._kill_timer is not None and self._kill_timer.active():
             self._kill_timer.cancel()
         self._why = self._why or how

@@ -50,7 +50,7 @@ def main():
         time.sleep(1000)
     if MODE == "refuse":
         print("Log directory 'x' doesn't exist.", flush=True)
-        sys.exit(1)
+        sys.exit("no log directory")
     if MODE == "endless":
         while True:
             os.write(1, b"x" * 1000)

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import atexit
+import os
+import sys
 import unittest
+from pathlib import Path
 from typing import ClassVar
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.e2e.processes import LiveNetwork
+
+
+def find_our_python() -> None:
+    """Programs that begin with ``#!/usr/bin/env python3`` shall find the Python that runs the tests."""
+    ours = str(Path(sys.executable).parent)
+    if not os.environ["PATH"].startswith(ours):
+        os.environ["PATH"] = os.pathsep.join([ours, os.environ["PATH"]])
 
 
 class SharedNetworkCase(SynchronousTestCase):
@@ -27,6 +37,7 @@ class SharedNetworkCase(SynchronousTestCase):
         """Start the network if it does not run."""
         cls = type(self)
         if cls._running is None:
+            find_our_python()
             net = cls.make()
             try:
                 net.start()

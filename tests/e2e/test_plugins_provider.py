@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -50,9 +49,8 @@ class ServiceTests(SharedNetworkCase):
         (site / "teller-1.dist-info" / "entry_points.txt").write_text(
             "[katzentwist.kaetzchen]\nteller = teller:Teller\n"
         )
-        cls.saved = {name: os.environ.get(name) for name in ("PYTHONPATH", "PATH", "TMPDIR")}
+        cls.saved = {name: os.environ.get(name) for name in ("PYTHONPATH", "TMPDIR")}
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(site), os.environ.get("PYTHONPATH", "")]))
-        os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         os.environ["TMPDIR"] = str(cls.folder)
 
         def provider(tables: dict[str, Any]) -> None:
@@ -210,7 +208,7 @@ class ServiceTests(SharedNetworkCase):
         done = twistd("katzenmix", "-f", str(file), cwd=folder)
         self.assertEqual(done.returncode, 1, done.stdout)
         self.assertIn("plugin 'bad'", done.stderr)
-        self.assertIn("ended with status 1", done.stderr)
+        self.assertIn("ended with status 1, and said: no log directory", done.stderr)
         self.assertNotIn("Traceback", done.stdout + done.stderr)
         self.assertFalse((folder / "management_sock").exists())
 
