@@ -37,7 +37,7 @@ class KeyServer:
         """The response to a request."""
         try:
             name = parse_request(payload.rstrip(b"\0"))
-        except ValueError:
+        except (ValueError, RecursionError):  # the latter for a request of nothing but brackets
             return response(SYNTAX, "", "")
         user = name.encode("utf-8", "surrogateescape")
         if not 1 <= len(user) <= MAX_NAME:
