@@ -72,7 +72,7 @@ class DialogueTests(DaemonTestCase):
         self.assertIsNone(early.got[1][1]["payload"])
         self.assertEqual(late.got, [])
         network.hold_documents = False
-        network.run(10)
+        network.run(12)
         self.assertIsNotNone(early.all("new_pki_document_event")[1]["payload"])
         self.assertIsNotNone(late.got[1][1]["payload"])
 
