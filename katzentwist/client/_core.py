@@ -10,7 +10,8 @@ phase      waits for                     then
 STOPPED    ``start``                     WAITING
 WAITING    the end of the back-off       DIALLING
 DIALLING   ``established``, ``failed``   CONNECTED, WAITING
-CONNECTED  commands; ``closed``          WAITING
+CONNECTED  commands; ``closed``          WAITING, CLOSING
+CLOSING    ``closed``, after a ``Close``  WAITING
 ========== ============================= ============================
 """
 
@@ -69,6 +70,7 @@ class Phase(enum.Enum):
     WAITING = "waiting"
     DIALLING = "dialling"
     CONNECTED = "connected"
+    CLOSING = "closing"
 
 
 @attrs.frozen(kw_only=True)
@@ -189,9 +191,13 @@ class ClientCore:
 
     def stop(self) -> list[Event]:
         """No more dialling; a session is closed."""
-        events: list[Event] = [Close(reason="stopped")] if self.connected else []
+        events: list[Event] = self._close("stopped") if self.connected else []
         self.phase = Phase.STOPPED
         return events
+
+    def _close(self, reason: str) -> list[Event]:
+        self.phase = Phase.CLOSING
+        return [Close(reason=reason)]
 
     def _wait(self) -> list[Event]:
         self.phase = Phase.WAITING
@@ -237,7 +243,7 @@ class ClientCore:
     def closed(self, reason: str) -> list[Event]:
         """The session ended."""
         self._fetch = None
-        if self.phase is not Phase.CONNECTED:
+        if self.phase not in (Phase.CONNECTED, Phase.CLOSING):
             return self.failed(reason)
         return [Disconnected(reason=reason), *self._wait()]
 
@@ -249,7 +255,7 @@ class ClientCore:
             return []
         self._backoff.received()
         if not self._still_our_gateway():
-            return [Close(reason="current consensus no longer lists the Gateway")]
+            return self._close("current consensus no longer lists the Gateway")
         events: list[Event] = []
         match command:
             case Message():
@@ -258,9 +264,9 @@ class ClientCore:
                 try:
                     events = self._chunk(command)
                 except CommandError as e:
-                    events = [Close(reason=str(e))]
+                    events = self._close(str(e))
             case Disconnect():
-                events = [Close(reason="the gateway disconnects")]
+                events = self._close("the gateway disconnects")
         return events
 
     def _still_our_gateway(self) -> bool:
@@ -338,7 +344,7 @@ class ClientCore:
             # The answer may still come and would not fit the next question, so the session can not go on.
             self.documents.not_yet(self._fetch.epoch, now)
             self._fetch = None
-            return [Close(reason="the gateway does not answer a request for a document")]
+            return self._close("the gateway does not answer a request for a document")
         epoch = self.documents.wanted(self.unix_time(), now)
         if epoch is not None and epoch not in self._verifying:
             self._fetch = _Fetch(epoch, now + CLIENT_FETCH_LIMIT)

@@ -67,7 +67,7 @@ class DialogueTests(DaemonTestCase):
         side = Side(network)
         early = side.app(settle=29.0)
         self.assertEqual(early.got, [])
-        late = side.app(settle=2.0)
+        late = side.app(b"late" * 4, settle=2.0)
         self.assertEqual(early.names(), ["connection_status_event", "new_pki_document_event", "session_token_reply"])
         self.assertIsNone(early.got[1][1]["payload"])
         self.assertEqual(late.got, [])
