@@ -6,8 +6,11 @@ under test stands in the middle layer; packets come from layer 0 and leave for l
 
 from __future__ import annotations
 
+import json
 import os
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -120,9 +123,12 @@ class Surroundings(LinkOwner):
     :param senders: nodes in layer 0.
     :param receivers: nodes in layer 2.
     :param mu: rate of the delays, per ms.
+    :param idle: more nodes of layer 0, which send nothing; they connect when :meth:`storm` says so.
     """
 
-    def __init__(self, folder: Path, senders: int, receivers: int, mu: float, period: str = "20m") -> None:
+    def __init__(
+        self, folder: Path, senders: int, receivers: int, mu: float, *, period: str = "20m", idle: int = 0
+    ) -> None:
         # Delays and latencies are measured on the clock that never steps, as in the programs.
         reactor.seconds = time.monotonic
         self.folder, self.mu, self.period = folder, mu, period
@@ -134,6 +140,7 @@ class Surroundings(LinkOwner):
         self.authority_port, self.port, self.metrics_port = free_port(), free_port(), free_port()
         self.senders = [self._neighbour(f"sender{i}") for i in range(senders)]
         self.receivers = [self._neighbour(f"receiver{i}") for i in range(receivers)]
+        self.idle = [self._neighbour(f"idle{i}") for i in range(idle)]
         self.gateway, self.service = self._neighbour("gateway"), self._neighbour("service")
         self.descriptors: dict[int, Descriptor] = {}
         self._waiting: dict[int, Deferred[Descriptor]] = {}
@@ -215,7 +222,7 @@ class Surroundings(LinkOwner):
                 lambda_p=0.001,
                 lambda_r=0.0,
                 topology=[
-                    [n.descriptor(epoch) for n in self.senders],
+                    [n.descriptor(epoch) for n in [*self.senders, *self.idle]],
                     [self.descriptors[epoch]],
                     [n.descriptor(epoch) for n in self.receivers],
                 ],
@@ -264,6 +271,16 @@ class Surroundings(LinkOwner):
                 raise SystemExit("the node under test accepts no connection")
         for node in self.receivers:
             await node.linked
+
+    def storm(self) -> subprocess.Popen[str]:
+        """A process that will connect all idle nodes at once when it reads a line; it writes how long that took."""
+        script = str(Path(__file__).parent / "_storm.py")
+        process = subprocess.Popen([sys.executable, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        nodes = [[n.identity.link.private.hex(), n.identity.link.public.hex(), n.identity.id.hex()] for n in self.idle]
+        process.stdin.write(json.dumps({"port": self.port, "nodes": nodes}) + "\n")
+        process.stdin.flush()
+        process.stdout.readline()
+        return process
 
 
 def _mix_key() -> tuple[bytes, bytes]:

@@ -41,7 +41,7 @@ from katzentwist.sphinx import NodeDelay, PathHop, Recipient, build, sample_dela
 
 ROOT = Path(__file__).parent.parent
 X25519 = nike.by_name("x25519")
-STEP = 0.005
+STEP = 0.002
 """Seconds between two looks at what is to be sent."""
 
 
@@ -87,6 +87,7 @@ class Load:
         self._due: dict[bytes, tuple[float, int]] = {}
         self.sent = self.received = self.wrong = 0
         self.lateness: list[float] = []
+        self.calm: list[float] = []
         self._measuring = False
         for i, node in enumerate(around.receivers):
             node.took = lambda _, packets, i=i: self._took(i, packets)
@@ -153,11 +154,20 @@ class Load:
         self._measuring = True
         before = (usage.cpu(), own(), time.monotonic(), self.sent, self.received)
         peak = 0
+        storm = around.storm() if args.storm else None
+        stormed = ""
         done = Deferred.fromCoroutine(self.feed(packets[split:], args.rate, args.seconds))
         while not done.called:
             peak = max(peak, usage.memory())
             await _sleep(0.5)
+            if storm is not None and not self.calm and time.monotonic() - before[2] > args.seconds / 2:
+                self.calm, self.lateness = self.lateness, []
+                storm.stdin.write("go\n")
+                storm.stdin.flush()
         await done
+        if storm is not None:
+            stormed = storm.stdout.readline().strip()
+            storm.stdin.close()
         after = (usage.cpu(), own(), time.monotonic(), self.sent, self.received)
         await _sleep(args.drain)
         cpu, mine, wall, sent, received = (b - a for a, b in zip(before, after, strict=True))
@@ -182,8 +192,17 @@ class Load:
             "lateness ms max": round(late[-1] * 1e3, 2),
             "memory MiB idle": round(idle / 2**20, 1),
             "memory MiB peak": round(peak / 2**20, 1),
+            **({"storm": args.storm, "storm seconds": stormed, **self._calm()} if args.storm else {}),
             "peers": len(around.senders),
             "cores": os.cpu_count(),
+        }
+
+    def _calm(self) -> dict[str, float]:
+        """Lateness before the storm."""
+        late = sorted(self.calm) or [0.0]
+        return {
+            "before the storm: lateness ms 99%": round(late[int(len(late) * 0.99)] * 1e3, 2),
+            "before the storm: lateness ms max": round(late[-1] * 1e3, 2),
         }
 
 
@@ -225,11 +244,12 @@ def main() -> None:
     parser.add_argument("--drain", type=float, default=3, help="seconds to wait for delayed packets")
     parser.add_argument("--peers", type=int, default=1, help="neighbours on each side")
     parser.add_argument("--mu", type=float, default=0.005, help="rate of the delays, per ms")
+    parser.add_argument("--storm", type=int, default=0, metavar="N", help="N more neighbours connect at once, half-way")
     parser.add_argument("--command", default=TWISTD, help="the node under test; {config} is its file")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="katzentwist-load-"))
-    around = Surroundings(folder, args.peers, args.peers, args.mu)
+    around = Surroundings(folder, args.peers, args.peers, args.mu, idle=args.storm)
     status = []
 
     async def go() -> None:

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import attrs
 
-MAX_HALF_OPEN = 1024
+MAX_HALF_OPEN = 2048
 """Half-open handshakes of one listener. Each holds less than one message (2.7 kB for xwing) and one socket."""
-MAX_HALF_OPEN_PER_ADDRESS = 128
-"""The same for one remote address; test networks have all their nodes on one."""
+MAX_HALF_OPEN_PER_ADDRESS = 1024
+"""The same for one remote address: hundreds of clients behind one may all come back in the same second."""
 
 
 @attrs.define(eq=False)

@@ -151,6 +151,8 @@ class Daemon(service.MultiService):
     def __init__(self, options: DaemonOptions, logging: Logging, report: Report, reactor: Any) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         os.umask(0o077)
+        # Handshakes and documents run Python in threads; the reactor must not wait 5 ms for each of them.
+        sys.setswitchinterval(0.0005)
         # Delays must not move when the wall clock is set; callLater follows this attribute.
         reactor.seconds = time.monotonic
         self.reactor: Any = reactor

@@ -1,0 +1,163 @@
+"""The log, the metrics page's text, and the messages to systemd."""
+
+from __future__ import annotations
+
+import io
+import json
+import socket
+from pathlib import Path
+
+from twisted.internet.task import Clock
+from twisted.logger import Logger
+from twisted.trial.unittest import SynchronousTestCase
+
+from katzentwist.config.common import Logging
+from katzentwist.logger import ModuleLogger, notice
+from katzentwist.node.logging import LogFile
+from katzentwist.node.notify import Notifier
+from katzentwist.status.metrics import Metrics
+
+LINE = r"^\d\d:\d\d:\d\d\.\d{3} (ERRO|WARN|NOTI|INFO|DEBU) server: "
+
+
+def settings(level: str = "NOTICE", file: str = "", json: bool = False, disable: bool = False) -> Logging:
+    """Logging settings."""
+    return Logging(disable=disable, file=file, level=level, json=json)
+
+
+class LineTests(SynchronousTestCase):
+    """node 1.5."""
+
+    def written(self, chosen: Logging) -> str:
+        """What five events of five levels leave."""
+        out = io.StringIO()
+        observer = LogFile(chosen, out)
+        log = ModuleLogger("server", observer=observer)
+        log.debug("one {x}", x=1)
+        log.info("two")
+        notice(log, "three")
+        log.warn("four")
+        log.error("five")
+        return out.getvalue()
+
+    def test_format(self) -> None:
+        """HH:MM:SS.mmm LEVL module: message."""
+        lines = self.written(settings("DEBUG")).splitlines()
+        self.assertEqual([line[13:17] for line in lines], ["DEBU", "INFO", "NOTI", "WARN", "ERRO"])
+        for line in lines:
+            self.assertRegex(line, LINE)
+        self.assertTrue(lines[0].endswith("one 1"))
+
+    def test_levels(self) -> None:
+        """Each level shows itself and what is more urgent."""
+        counts = [
+            len(self.written(settings(level)).splitlines()) for level in ("ERROR", "WARNING", "NOTICE", "INFO", "DEBUG")
+        ]
+        self.assertEqual(counts, [1, 2, 3, 4, 5])
+
+    def test_json(self) -> None:
+        """One JSON object per line."""
+        first = json.loads(self.written(settings("DEBUG", json=True)).splitlines()[0])
+        self.assertEqual((first["level"], first["module"], first["message"]), ("DEBUG", "server", "one 1"))
+
+    def test_disable(self) -> None:
+        """Nothing at all."""
+        self.assertEqual(self.written(settings("DEBUG", disable=True)), "")
+
+    def test_chatter_of_twisted(self) -> None:
+        """Twisted's own info events count as DEBUG."""
+        out = io.StringIO()
+        Logger(namespace="twisted.internet", observer=LogFile(settings("INFO"), out)).info("noise")
+        self.assertEqual(out.getvalue(), "")
+
+
+class FileTests(SynchronousTestCase):
+    """node 1.6."""
+
+    def test_reopen(self) -> None:
+        """After each move and reopening a new file is at the configured place; the old one grows no more."""
+        path = Path(self.mktemp())
+        observer = LogFile(settings(file=str(path)))
+        self.addCleanup(observer.close)
+        log = ModuleLogger("server", observer=observer)
+        for turn in range(3):
+            log.warn("turn {n}", n=turn)
+            path.rename(f"{path}.{turn}")
+            observer.reopen()
+            self.assertEqual(path.stat().st_mode & 0o777, 0o600)
+        for turn in range(3):
+            self.assertIn(f"turn {turn}", Path(f"{path}.{turn}").read_text())
+            self.assertEqual(len(Path(f"{path}.{turn}").read_text().splitlines()), 1)
+
+    def test_standard_output_survives_reopening(self) -> None:
+        """SIGHUP is harmless without a file."""
+        out = io.StringIO()
+        observer = LogFile(settings(), out)
+        observer.reopen()
+        ModuleLogger("server", observer=observer).warn("still here")
+        self.assertIn("still here", out.getvalue())
+
+    def test_full_disk(self) -> None:
+        """A line that can not be written is lost; the daemon goes on."""
+
+        class Full(io.StringIO):
+            def write(self, text: str) -> int:
+                raise OSError(28, "No space left on device")
+
+        ModuleLogger("server", observer=LogFile(settings(), Full())).warn("lost")
+
+
+class NotifyTests(SynchronousTestCase):
+    """systemd's protocol."""
+
+    def test_messages(self) -> None:
+        """READY, WATCHDOG twice per period, STOPPING."""
+        path = "\0katzentwist-test-notify"
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
+            server.bind(path)
+            server.settimeout(5)
+            made = Notifier.from_environment({"NOTIFY_SOCKET": "@" + path[1:], "WATCHDOG_USEC": "4000000"})
+            clock = Clock()
+            made.ready()
+            made.keep_alive(clock)
+            clock.pump([1.0] * 4)
+            made.stopping()
+            got = [server.recv(100) for _ in range(5)]
+        self.assertEqual(got, [b"READY=1", b"WATCHDOG=1", b"WATCHDOG=1", b"WATCHDOG=1", b"STOPPING=1"])
+
+    def test_without_systemd(self) -> None:
+        """Nothing happens."""
+        made = Notifier.from_environment({})
+        made.ready()
+        made.keep_alive(None)
+        made.stopping()
+
+
+class MetricsTests(SynchronousTestCase):
+    """node 10."""
+
+    def test_text(self) -> None:
+        """Counters with labels, summaries, gauges and the histogram of handshakes."""
+        made = Metrics()
+        made.count("incoming_requests_total", 3, command="*commands.NoOp")
+        made.count("sphinx_unwraps_total", 7)
+        made.observe("ingress_queue_size", 1.0)
+        made.gauge("clients", lambda: 5)
+        made.observe_handshake(0.06, "incoming", "success")
+        text = made.render()
+        for line in (
+            'katzenpost_incoming_requests_total{command="*commands.NoOp"} 3',
+            "katzenpost_sphinx_unwraps_total 7",
+            "katzenpost_ingress_queue_size_count 1",
+            "katzenpost_clients 5",
+            'katzenpost_handshake_duration_seconds_bucket{direction="incoming",result="success",le="0.05"} 0',
+            'katzenpost_handshake_duration_seconds_bucket{direction="incoming",result="success",le="0.1"} 1',
+            'katzenpost_handshake_duration_seconds_bucket{direction="incoming",result="success",le="+Inf"} 1',
+        ):
+            self.assertIn(line + "\n", text)
+
+    def test_labels_are_escaped(self) -> None:
+        """A quote in a label does not break the format."""
+        made = Metrics()
+        made.count("dropped_reason_total", reason='a"b\n')
+        self.assertIn('reason="a\\"b\\n"', made.render())
