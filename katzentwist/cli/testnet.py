@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -91,6 +92,8 @@ class _Run:
             self._wait("the first consensus", self._lacking_consensus)
             self._show("the first consensus")
             self._wait("links between the nodes", self._lacking_links)
+            self._children.add(self._network.daemon())
+            self._wait("the client daemon", self._lacking_daemon)
             self._print_table()
             status = self._ping() if self._args.ping else 0
             if not self._args.exit:
@@ -133,12 +136,22 @@ class _Run:
     def _lacking_links(self) -> list[str]:
         return [n.name for n in self._nodes() if not _links_up(n)]
 
+    def _lacking_daemon(self) -> list[str]:
+        host, _, port = self._network.daemon().addresses[0].rpartition(":")
+        try:
+            with socket.create_connection((host, int(port)), timeout=1):
+                return []
+        except OSError:
+            return ["client"]
+
     def _print_table(self) -> None:
         rows = [(c.node.name, c.node.role, ", ".join(c.node.addresses), str(c.process.pid)) for c in self._children]
         if self._args.json:
             print_json([dict(zip(("name", "role", "address", "pid"), row, strict=True)) for row in rows])
         else:
-            print(table([("NAME", "ROLE", "ADDRESS", "PID"), *rows]), flush=True)
+            print(table([("NAME", "ROLE", "ADDRESS", "PID"), *rows]))
+            thin = self._network.client / "thinclient.toml"
+            print(f"thin clients: {self._network.daemon().addresses[0]}, file {thin}", flush=True)
 
     def _ping(self) -> int:
         command = [sys.executable, "-m", "katzentwist.cli", "ping", "-f", str(self._network.client / "client.toml")]

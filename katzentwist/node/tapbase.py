@@ -263,7 +263,7 @@ class Daemon(service.MultiService):
             await self.stop()
         except Exception:  # the stop goes on: the children must be closed too
             self.log.failure("an error while stopping")
-        await service.MultiService.stopService(self)  # type: ignore[no-untyped-call]
+        await service.MultiService.stopService(self)
         notice(self.log, "Shutdown complete.")
 
     # Signals -------------------------------------------------------------------------------------------------------

@@ -75,7 +75,7 @@ class MetricsServer:
         :raises ConfigError: the address can not be listened on.
         """
         host, port = self._address
-        endpoint = (TCP6ServerEndpoint if ":" in host else TCP4ServerEndpoint)(self._reactor, port, interface=host)
+        endpoint: Any = (TCP6ServerEndpoint if ":" in host else TCP4ServerEndpoint)(self._reactor, port, interface=host)
         try:
             self._port = await endpoint.listen(self._site)
         except CannotListenError as e:

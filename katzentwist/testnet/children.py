@@ -21,7 +21,7 @@ from katzentwist.testnet.plan import Network, Node
 GRACE: Final = 5.0
 """Seconds that children get to end after SIGTERM."""
 LAST_LINES: Final = 15
-PROGRAMS: Final = {"authority": "katzendirauth", "client": "katzenclient"}
+PROGRAMS: Final = {"authority": "katzendirauth", "client": "katzenclient", "client daemon": "katzenclient"}
 
 
 class ChildError(KatzentwistError):
@@ -62,6 +62,13 @@ class Children:
         """
         for node in self.network.nodes:
             self._children.append(self._start(node))
+
+    def add(self, node: Node) -> None:
+        """Start one more program.
+
+        :raises ChildError: it can not be started.
+        """
+        self._children.append(self._start(node))
 
     def restart(self, name: str) -> None:
         """Start a program again that has ended.

@@ -89,6 +89,12 @@ class Network:
     nodes: list[Node]
     client: Path
 
+    def daemon(self) -> Node:
+        """The client daemon, which applications dial."""
+        config = self.client / "client.toml"
+        address = toml.parse(config.read_text("utf-8"))["Listen"]["Tcp"]["Address"]
+        return Node("client", "client daemon", self.client, config, [address], "")
+
 
 def generate(folder: Path, shape: Shape) -> Network:
     """Write the tree.
