@@ -67,6 +67,7 @@ class PKICore:
     single: bool
     started: float
     documents: dict[int, SignedDocument] = attrs.field(factory=dict)
+    _now: int = 0
     _gone: set[int] = attrs.field(factory=set)
     _not_yet: set[int] = attrs.field(factory=set)
     _fetching: set[int] = attrs.field(factory=set)
@@ -85,6 +86,7 @@ class PKICore:
         if mono < self.started + schedule.node_first_wake:
             return []
         now, elapsed, till = self.epochs.now(wall)
+        self._now = now
         self._forget(now)
         actions: list[Action] = []
         for epoch in self._wanted(now, elapsed):
@@ -136,7 +138,8 @@ class PKICore:
     def fetch_failed(self, epoch: int, mono: float, *, gone: bool, not_yet: bool) -> None:
         """A fetch brought none: *gone* from all authorities is final; *not_yet* is an authority's own word."""
         self._fetching.discard(epoch)
-        if gone:
+        # Late in an epoch an authority calls the next document gone, and may yet publish it when the last upload comes.
+        if gone and not (self.single and epoch > self._now):
             self._gone.add(epoch)
             return
         if not_yet:

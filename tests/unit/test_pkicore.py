@@ -116,6 +116,15 @@ class SingleTests(SynchronousTestCase):
         self.assertTrue(all(g <= 75 * 1.2 + 0.5 for g in gaps))
         self.assertGreater(gaps[-1], 55)
 
+    def test_gone_is_not_final_for_the_next_epoch(self) -> None:
+        """A network that starts late in an epoch hears Gone for the next one, and asks again."""
+        made = core(True)
+        made.due(START + 1190.0, 0.0)
+        made.fetch_failed(NOW + 1, 0.0, gone=True, not_yet=False)
+        self.assertIn(Fetch(NOW + 1), made.due(START + 1195.0, 5.0))
+        made.fetch_failed(NOW, 5.0, gone=True, not_yet=False)
+        self.assertNotIn(Fetch(NOW), made.due(START + 1199.0, 100.0))
+
     def test_wall_clock_steps(self) -> None:
         """A clock that jumps to another epoch only changes what is wanted."""
         made = core(True)
