@@ -1,0 +1,137 @@
+"""Many applications on one daemon: latencies, throughput, memory, CPU per packet.
+
+    python benchmarks/client.py [--apps 100] [--messages 50] [--rate 100]
+
+Starts a network and a daemon as real processes. LambdaP is raised to *rate* packets per second, since it is what paces
+all applications together; every reply is checked to be for its asker.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from katzentwist.testnet.children import Child, Children
+from katzentwist.testnet.plan import Node, Shape, generate
+from katzentwist.thin import ThinClientError
+from katzentwist.thin.aio import ThinClient
+
+
+def resident(process: int) -> int:
+    """Resident memory in KiB."""
+    text = Path(f"/proc/{process}/status").read_text()
+    return int(next(line.split()[1] for line in text.splitlines() if line.startswith("VmRSS")))
+
+
+def cpu(process: int) -> float:
+    """CPU seconds."""
+    fields = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / 100
+
+
+async def measure(thin: Path, daemon: Child, apps: int, messages: int, patience: float) -> None:
+    """Connect, idle, then send."""
+    pid = daemon.process.pid
+    probe = ThinClient(thin)
+    await probe.start()
+    before = resident(pid)
+    clients = [ThinClient(thin) for _ in range(apps)]
+    for client in clients:
+        await client.start()
+    await asyncio.sleep(1)
+    each = (resident(pid) - before) / apps
+    print(
+        f"memory of the daemon: {resident(pid) / 1024:.1f} MiB with {apps} idle applications, {each:.1f} KiB for each"
+    )
+
+    latencies: list[float] = []
+    failures: list[Exception] = []
+    wrong = 0
+
+    async def use(number: int, client: ThinClient) -> None:
+        nonlocal wrong
+        node, queue = client.get_service("echo").to_destination()
+
+        async def one(i: int) -> None:
+            nonlocal wrong
+            payload = b"application %d message %d." % (number, i)
+            began = time.monotonic()
+            try:
+                reply = await client.blocking_send_message(payload, node, queue, patience)
+            except ThinClientError as e:
+                failures.append(e)
+                return
+            latencies.append(time.monotonic() - began)
+            wrong += not reply.startswith(payload)
+
+        await asyncio.gather(*(one(i) for i in range(messages)))
+
+    began, spent = time.monotonic(), cpu(pid)
+    results = await asyncio.gather(*(use(i, c) for i, c in enumerate(clients)), return_exceptions=True)
+    seconds, used = time.monotonic() - began, cpu(pid) - spent
+    failures += [r for r in results if isinstance(r, Exception)]
+    latencies.sort()
+    count = apps * messages
+    print(f"{len(latencies)} of {count} replies in {seconds:.1f} s, {wrong} to the wrong asker, {len(failures)} failed")
+    for failure in failures[:3]:
+        print("  ", repr(failure))
+    if latencies:
+        at = [latencies[int(len(latencies) * q)] for q in (0.05, 0.5, 0.95, 0.99)]
+        print("latency with the queue, 5/50/95/99 %:", ", ".join(f"{x:.2f} s" for x in at))
+    print(
+        f"daemon: {used / count * 1e6:.0f} us CPU per message with its reply, {resident(pid) / 1024:.1f} MiB at the end"
+    )
+    single = []
+    node, queue = probe.get_service("echo").to_destination()
+    for _ in range(20):
+        began = time.monotonic()
+        await probe.blocking_send_message(b"alone", node, queue, 60)
+        single.append(time.monotonic() - began)
+    print(f"latency without a queue: median {statistics.median(single):.3f} s of 20")
+    await asyncio.gather(*(c.stop() for c in [probe, *clients]))
+
+
+def main() -> None:
+    """Run it."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--apps", type=int, default=100)
+    parser.add_argument("--messages", type=int, default=50)
+    parser.add_argument("--rate", type=float, default=100.0)
+    args = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="katzentwist-bench-"))
+    network = generate(folder / "net", Shape(epoch="5m", lambda_p=args.rate / 1000, lambda_l=0.0001, mu=0.05))
+    children = Children(network)
+    try:
+        children.start()
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline and not list(folder.glob("net/provider1/consensus/*.cbor")):
+            time.sleep(0.1)
+        time.sleep(1)
+        home = network.client
+        daemon = children._start(Node("client", "client", home, home / "client.toml", [], ""))
+        children._children.append(daemon)
+        time.sleep(1)
+        asyncio.run(
+            measure(
+                home / "thinclient.toml",
+                daemon,
+                args.apps,
+                args.messages,
+                2 * args.apps * args.messages / args.rate + 10,
+            )
+        )
+    finally:
+        children.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()
