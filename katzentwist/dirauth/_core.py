@@ -265,8 +265,13 @@ class AuthorityCore:
         return epoch not in self._signed and epoch not in self._making
 
     def _may_bootstrap(self, epoch: int) -> bool:
-        """Whether a document for *epoch*, the current one, may still come."""
-        return self._bootstrap and epoch == self.first_epoch and epoch not in self._signed
+        """Whether a document for *epoch*, the current one, may still come.
+
+        In the first epoch, and if the start fell on its end in the one after it, as the older authority did
+        (spec: pki 12.3).
+        """
+        young = self.first_epoch <= epoch <= self.first_epoch + 1
+        return self._bootstrap and young and epoch not in self._signed
 
     def _all_there(self, epoch: int) -> bool:
         return bool(self.members) and len(self.uploads(epoch)) >= len(self.members)

@@ -336,11 +336,15 @@ class BootstrapTests(SynchronousTestCase):
             upload(core, member, START + 1, at(START))
         self.assertEqual(publish(core, at(START)), [START + 1, START])
 
-    def test_first_epoch_only(self) -> None:
-        """Later it is gone."""
+    def test_start_at_the_end_of_an_epoch(self) -> None:
+        """What was not finished in the first epoch may come in the one after it; nothing later."""
         members = nodes()
         core = core_of(members, at(START), bootstrap=True)
-        self.assertEqual(core.consensus(START + 1, at(START + 1))[0], Get.GONE)
+        self.assertEqual(core.consensus(START + 1, at(START + 1))[0], Get.NOT_FOUND)
         for member in members:
             upload(core, member, START + 1, at(START + 1))
-        self.assertEqual(core.publishable(at(START + 1)), [])
+        self.assertEqual(publish(core, at(START + 1)), [START + 1])
+        self.assertEqual(core.consensus(START + 2, at(START + 2))[0], Get.GONE)
+        for member in members:
+            upload(core, member, START + 2, at(START + 2))
+        self.assertEqual(core.publishable(at(START + 2)), [])
