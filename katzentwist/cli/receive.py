@@ -75,8 +75,8 @@ class _Receiver(tool.Tool):
 
     def plain(self, message: events.Plain) -> None:
         """Write, flush, and only then acknowledge."""
-        if self.done.called:
-            return
+        if self.limit and self.received >= self.limit:
+            return  # it was pushed while we leave; without an acknowledgement it stays for the next time
         self.received += 1
         if self.as_json:
             payload = base64.b64encode(message.payload).decode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ from typing import Any
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
+from katzentwist.thin.blocking import ThinClient
 from tests.e2e.clientside import Daemon, client_side, published_python, run_script
 from tests.e2e.processes import ROOT, cli, environment, twistd, wait_for
 
@@ -268,6 +270,46 @@ class OwnTests(SynchronousTestCase):
         second = cli("ping", "-f", str(side.folder / "client.toml"), "-n", "1", *options)
         self.assertEqual(second.returncode, 0, second.stderr)
         self.assertNotIn("ADD_USER", second.stdout)
+
+    def test_receive(self) -> None:
+        """A message to a user of a Provider is printed, then acknowledged, then gone."""
+        side = client_side()
+        config = str(side.folder / "client.toml")
+        options = ["--user", "bob", "--link-key", str(side.folder / "bob.pem"), "--gateway", "provider1"]
+        # Who logs on is known from then on: testnet trusts on first use.
+        self.assertEqual(cli("ping", "-f", config, "-n", "1", *options).returncode, 0)
+        with (
+            side.daemon({"Unix": {"Address": f"@katzentwist-b-{os.getpid()}"}}) as daemon,
+            ThinClient(daemon.thin) as app,
+        ):
+            [service] = [s for s in app.get_services("echo") if s.mix_descriptor["Name"].startswith("provider1")]
+            node, _ = service.to_destination()
+            for text in (b"first for bob", b"second for bob"):
+                app.send_message_without_reply(text, node, b"bob")
+            done = cli("receive", "-f", config, *options, "-n", "1")
+            self.assertEqual(done.returncode, 0, done.stderr)
+            more = cli("receive", "-f", config, *options, "-n", "1", "--json")
+            texts = {done.stdout.strip(), base64.b64decode(json.loads(more.stdout)["payload"]).rstrip(b"\0").decode()}
+            self.assertEqual(texts, {"first for bob", "second for bob"})
+
+    def test_proxy(self) -> None:
+        """The daemon reaches its gateway through a real SOCKS5 server, and only through it."""
+        side = client_side()
+        script = str(ROOT / "tests" / "e2e" / "socksserver.py")
+        server = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True)
+        assert server.stdout is not None
+        try:
+            address = f"127.0.0.1:{int(server.stdout.readline())}"
+            proxy = {"Type": "socks5", "Network": "tcp", "Address": address, "User": "alice", "Password": "secret"}
+            listen = {"Unix": {"Address": f"@katzentwist-x-{os.getpid()}"}}
+            with side.daemon(listen, UpstreamProxy=proxy) as daemon:
+                done = cli("ping", "--thin", str(daemon.thin), "-n", "2")
+                self.assertIn("(2/2)", done.stdout, done.stderr)
+                self.assertIn("connected to 127.0.0.1", server.stdout.readline())
+        finally:
+            server.kill()
+            server.wait()
+            server.stdout.close()
 
     def test_usage(self) -> None:
         """Wrong usage is status 2, a file that is not there status 1, each with one line."""
