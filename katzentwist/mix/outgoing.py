@@ -163,7 +163,7 @@ class OutgoingLink(LinkOwner):
         self._loop.addErrback(self._loop_failed)
 
     def _loop_failed(self, failure: Failure) -> None:
-        self.ended = True
+        self._end(DropReason.DISPATCH_NO_CONNECTION)
         if not failure.check(CancelledError):
             self.log.failure("the dial loop failed because of an error of ours", failure=failure)
 
@@ -182,7 +182,14 @@ class OutgoingLink(LinkOwner):
             else:
                 if not self._addresses():
                     break
+        self._end(DropReason.DISPATCH_NO_CONNECTION)
+
+    def _end(self, reason: DropReason) -> None:
+        """This is no destination any more; what waits for it is dropped."""
         self.ended = True
+        if self._queue:
+            drop(self._runtime.metrics, reason, len(self._queue))
+            self._queue.clear()
 
     def _refresh(self) -> bool:
         """Look the destination up again; False if it is none any more."""
@@ -252,10 +259,7 @@ class OutgoingLink(LinkOwner):
 
     def stop(self) -> None:
         """Close the link and dial no more; what waits is dropped."""
-        self.ended = True
-        if self._queue:
-            drop(self._runtime.metrics, DropReason.SHUTDOWN, len(self._queue))
-            self._queue.clear()
+        self._end(DropReason.SHUTDOWN)
         if self._link is not None:
             self._runtime.metrics.count("cancelled_outgoing_connections_total")
             self._link.close()

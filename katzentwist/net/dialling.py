@@ -5,8 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import cast
 
-from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectError, ConnectionClosed
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import (
+    ConnectError,
+    ConnectingCancelledError,
+    ConnectionClosed,
+    DNSLookupError,
+    UnknownHostError,
+)
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
 from zope.interface import implementer
@@ -32,9 +38,10 @@ def dial(
 ) -> Deferred[LinkProtocol]:
     """Connect to *address* and shake hands.
 
-    :returns: a Deferred of the established link. It fails with Twisted's connection errors, with WireError when the
-        handshake fails, with ConfigError for a scheme that can not be dialled. Cancelling it gives up, at once. The
-        owner hears all the same: established() comes first, closed() for every connection that was made.
+    :returns: a Deferred of the established link. It fails with Twisted's connection errors (ConnectError, also for a
+        name that does not resolve; ConnectionClosed), with WireError when the handshake fails, with ConfigError for a
+        scheme that can not be dialled. Cancelling it gives up, at once, with CancelledError. The owner hears all the
+        same: established() comes first, closed() for every connection that was made.
     """
 
     async def connect() -> LinkProtocol:
@@ -46,7 +53,12 @@ def dial(
                 context, config, watched, initiator=True, keepalive=keepalive, write_timeout=write_timeout
             )
         )
-        link = cast(LinkProtocol, await endpoint.connect(factory))
+        try:
+            link = cast(LinkProtocol, await endpoint.connect(factory))
+        except ConnectingCancelledError as cancelled:  # neither is what it seems to be: a CancelledError,
+            raise CancelledError from cancelled
+        except DNSLookupError as unknown:  # and a ConnectError
+            raise UnknownHostError(str(unknown)) from unknown
         try:
             await ended
         except BaseException:
