@@ -25,7 +25,7 @@ from katzentwist.net.dialling import dial_in_turn
 from katzentwist.net.owner import Context, ILink, LinkOwner
 from katzentwist.net.proxy import Login, Socks5
 from katzentwist.net.tcp import Endpoints, Transports
-from katzentwist.pki.document import SignedDocument, verify
+from katzentwist.pki.document import GeometryMismatchError, SignedDocument, verify
 from katzentwist.wire import Command, CommandSizes, PeerCredentials, SessionConfig, SessionKind
 from katzentwist.wire.legal import CLIENT
 
@@ -44,6 +44,9 @@ class Listener:
 
     def fetched(self, document: SignedDocument) -> None:
         """A document came; perhaps of the next epoch."""
+
+    def mismatched(self) -> None:
+        """The network's documents are for another Sphinx geometry: nothing can be sent (spec: client 2.3)."""
 
     def announced(self, document: SignedDocument) -> None:
         """The document of the current epoch is there; once per epoch."""
@@ -246,6 +249,8 @@ class Client(LinkOwner):
             self.log.failure("verifying failed because of an error of ours", failure=failure)
         why = failure.getErrorMessage()
         self.log.error("the document of epoch {epoch} is refused: {why}", epoch=epoch, why=why)
+        if failure.check(GeometryMismatchError):
+            self._listener.mismatched()
 
     # The link's owner ----------------------------------------------------------------------------------------------
 

@@ -65,6 +65,7 @@ class Multiplexer(Listener):
         self.lost_decoys = 0
         self._reactor, self._clock, self._random = context.reactor, context.clock, context.random
         self._connected = False
+        self._mismatch = False
         self._expiries: dict[App, IDelayedCall] = {}
         self._arq_timer: IDelayedCall | None = None
         self._document_frame: tuple[SignedDocument, bytes] | None = None
@@ -97,12 +98,22 @@ class Multiplexer(Listener):
         """See Listener."""
         notice(self.log, "connected to gateway {name}", name=gateway)
         self.sender.link_up()
-        self._status(True)
+        self._status(not self._mismatch)
 
     def disconnected(self, reason: str) -> None:
         """See Listener."""
         self.sender.link_down()
         self._status(False)
+
+    def mismatched(self) -> None:
+        """As good as not connected; the log tells why."""
+        self._mismatch = True
+        self._status(False)
+
+    def fetched(self, document: SignedDocument) -> None:
+        """A good document: whatever was wrong is mended."""
+        self._mismatch = False
+        self._status(self.core.connected)
 
     def _status(self, connected: bool) -> None:
         if connected != self._connected:

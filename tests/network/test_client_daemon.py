@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from katzentwist.client import apps, listener
 from katzentwist.client.sender import Sender
 from katzentwist.randomness import SeededRandom
+from katzentwist.sphinx import Geometry
 from katzentwist.thin.protocol import SendMessage
 from tests.network.appside import Side
 from tests.network.clientnet import EPOCHS, GEOMETRY, FakeNetwork
@@ -259,6 +260,14 @@ class MessageTests(DaemonTestCase):
         app = self.side.app()
         self.network.run(3 * 120)
         self.assertEqual(len(app.all("new_pki_document_event")), 4)
+
+    def test_other_geometry(self) -> None:
+        """A network of another Sphinx geometry: its documents are refused, and applications read "not connected"."""
+        network = FakeNetwork(Clock(), 12)
+        side = Side(network, geometry=Geometry.from_user_payload(700, 5, nike="x25519"))
+        app = side.app(settle=31)
+        self.assertFalse(app.all("connection_status_event")[-1]["is_connected"])
+        self.assertIsNone(app.got[1][1]["payload"])
 
     def test_pigeonhole(self) -> None:
         """Point 9: answered at once, without a tick."""
