@@ -15,12 +15,13 @@ import statistics
 import sys
 import tempfile
 import time
+import urllib.request
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from katzentwist.testnet.children import Child, Children
-from katzentwist.testnet.plan import Node, Shape, generate
+from katzentwist.testnet.plan import Network, Node, Shape, generate
 from katzentwist.thin import ThinClientError
 from katzentwist.thin.aio import ThinClient
 
@@ -41,7 +42,16 @@ async def measure(thin: Path, daemon: Child, apps: int, messages: int, patience:
     """Connect, idle, then send."""
     pid = daemon.process.pid
     probe = ThinClient(thin)
-    await probe.start()
+    for _ in range(100):
+        try:
+            await probe.start()
+            break
+        except ThinClientError:
+            await asyncio.sleep(0.2)
+    for _ in range(300):
+        if probe.is_connected() and probe.pki_document() is not None:
+            break
+        await asyncio.sleep(0.1)
     before = resident(pid)
     clients = [ThinClient(thin) for _ in range(apps)]
     for client in clients:
@@ -99,6 +109,19 @@ async def measure(thin: Path, daemon: Child, apps: int, messages: int, patience:
     await asyncio.gather(*(c.stop() for c in [probe, *clients]))
 
 
+def drops(network: Network) -> dict[str, int]:
+    """What the nodes dropped, by reason."""
+    out: dict[str, int] = {}
+    for node in network.nodes:
+        if node.metrics:
+            with urllib.request.urlopen(f"http://{node.metrics}/metrics", timeout=5) as answer:
+                for line in answer.read().decode().splitlines():
+                    if line.startswith("katzenpost_dropped_reason_total"):
+                        name = line.split('"')[1]
+                        out[name] = out.get(name, 0) + int(float(line.rsplit(" ", 1)[1]))
+    return {name: count for name, count in out.items() if count}
+
+
 def main() -> None:
     """Run it."""
     parser = argparse.ArgumentParser()
@@ -128,6 +151,7 @@ def main() -> None:
                 2 * args.apps * args.messages / args.rate + 10,
             )
         )
+        print("dropped by the nodes:", drops(network) or "nothing")
     finally:
         children.stop()
         shutil.rmtree(folder, ignore_errors=True)
