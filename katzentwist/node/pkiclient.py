@@ -5,23 +5,28 @@ When to do what is decided by :class:`~katzentwist.node.pkicore.PKICore`; here i
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.internet.error import ConnectError, ConnectionClosed
+from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
+from katzentwist.clock import ORIGIN
 from katzentwist.config.common import Authority as AuthorityConfig
 from katzentwist.crypto import kem
 from katzentwist.crypto.keys import identity_hash
 from katzentwist.errors import KatzentwistError, PKIError
 from katzentwist.logger import ModuleLogger, notice
 from katzentwist.net.pkilink import Authority, Caller, Timeouts, request
+from katzentwist.node.clockwatch import ClockWatch
 from katzentwist.node.identity import Identity
 from katzentwist.node.keyfiles import write_bytes
-from katzentwist.node.pkicore import Fetch, PKICore, Upload
+from katzentwist.node.pkicore import KEPT_BEHIND, UPLOAD_BACKOFF, Fetch, PKICore, Upload
 from katzentwist.node.runtime import Repeating, Runtime
 from katzentwist.pki.descriptor import Descriptor
 from katzentwist.pki.document import GeometryMismatchError, SignedDocument, threshold, verify
@@ -81,8 +86,9 @@ class PKIClient:
             single=len(self._authorities) == 1,
             started=runtime.clock.monotonic(),
         )
-        tick = min(1.0, runtime.schedule.node_first_wake)
-        self._ticking = Repeating(runtime.reactor, lambda: tick, self._tick)
+        self._ticking = Repeating(runtime.reactor, self._pause, self._tick)
+        self._watch_clock = ClockWatch()
+        self._stopped = False
         self._epoch = runtime.epoch()[0]
         self._under_way: set[Deferred[Any]] = set()
         debug = runtime.debug
@@ -102,23 +108,40 @@ class PKIClient:
 
     def start(self) -> None:
         """Take what lies on disk, then begin."""
-        self._load()
-        self._ticking.start()
+        self._watch(Deferred.fromCoroutine(self._begin()))
+
+    async def _begin(self) -> None:
+        await self._load()
+        if not self._stopped:
+            self._ticking.start()
 
     def stop(self) -> None:
-        """Give up what is under way."""
+        """Give up what is under way, silently."""
+        self._stopped = True
         self._ticking.stop()
         for work in list(self._under_way):
             work.cancel()
 
+    def _pause(self) -> float:
+        """Until the next tick: a second, less in short epochs, and never beyond the end of the epoch."""
+        runtime = self._runtime
+        _, _, till = runtime.epochs.now(max(ORIGIN, runtime.clock.wallclock()))
+        return min(1.0, runtime.schedule.node_first_wake, till + 0.001)
+
     def _tick(self) -> None:
+        wall, mono = self._runtime.clock.wallclock(), self._runtime.clock.monotonic()
+        if jump := self._watch_clock.jump(wall, mono):
+            how = "backwards" if jump < 0 else "forward"
+            self.log.warn("civil time jumped {how} by {seconds:.1f} s", how=how, seconds=abs(jump))
+        if wall < ORIGIN:
+            return  # somebody will set the clock again
         now = self._runtime.epoch()[0]
         if now != self._epoch:
             self._epoch = now
             for publisher in self._publishers:
                 publisher.documents_changed()
             self._changed()
-        for action in self.core.due(self._runtime.clock.wallclock(), self._runtime.clock.monotonic()):
+        for action in self.core.due(wall, mono):
             work = self._fetch(action) if isinstance(action, Fetch) else self._upload(action)
             self._watch(Deferred.fromCoroutine(work))
 
@@ -140,16 +163,17 @@ class PKIClient:
         asked = [self._ask(authority, epoch) for authority in self._authorities]
         limit = self._runtime.reactor.callLater(NODE_FETCH_LIMIT, _cancel, asked)
         try:
-            results = await DeferredList(asked, consumeErrors=True)
+            found, codes = await _first_document(asked)
         finally:
+            _cancel(asked)
             if limit.active():
                 limit.cancel()
-        codes: list[ConsensusCode | str] = []
-        for success, result in results:
-            if success and isinstance(result, SignedDocument):
-                self._take(result, save=True)
-                return
-            codes.append(result if isinstance(result, ConsensusCode) else _message(result))
+        if self._stopped:
+            return
+        if found is not None:
+            await self._save(found)
+            self._take(found)
+            return
         gone = bool(codes) and all(code is ConsensusCode.GONE for code in codes)
         not_yet = any(code is ConsensusCode.NOT_FOUND for code in codes)
         self._runtime.metrics.count("failed_fetch_pki_docs_per_epoch_total", epoch=str(epoch))
@@ -189,12 +213,10 @@ class PKIClient:
     def _verify(self, raw: bytes, epoch: int, now: int) -> SignedDocument:
         return verify(raw, self._keys, now, epoch=epoch, geometry_hash=self._runtime.geometry.hash())
 
-    def _take(self, signed: SignedDocument, *, save: bool) -> None:
+    def _take(self, signed: SignedDocument) -> None:
         epoch = signed.document.epoch
         self.core.fetched(signed)
         self._runtime.metrics.count("fetched_pki_docs_per_epoch_total", epoch=str(epoch))
-        if save:
-            self._save(signed)
         for publisher in self._publishers:
             try:
                 publisher.take_document(signed)
@@ -204,26 +226,37 @@ class PKIClient:
         nodes = sum(1 for _ in signed.document.places())
         self.log.info("document of epoch {epoch}: {nodes} nodes", epoch=epoch, nodes=nodes)
 
-    def _save(self, signed: SignedDocument) -> None:
-        """Keep the raw document for a restart; a full disk costs only that."""
+    async def _save(self, signed: SignedDocument) -> None:
+        """Keep the raw document for a restart; a full disk costs only that, a slow one nothing."""
         try:
-            self._folder.mkdir(mode=0o700, exist_ok=True)
-            write_bytes(self._folder / f"{signed.document.epoch}.cbor", [signed.raw])
-            for old in self._folder.glob("*.cbor"):
-                if old.stem.isdigit() and int(old.stem) < self._epoch - 2:
-                    old.unlink()
+            await self._runtime.workers.run(self._write, signed, self._epoch)
         except (OSError, KatzentwistError) as e:
             self.log.warn("can not keep the document on disk: {why}", why=str(e))
 
-    def _load(self) -> None:
+    def _write(self, signed: SignedDocument, now: int) -> None:
+        self._folder.mkdir(mode=0o700, exist_ok=True)
+        write_bytes(self._folder / f"{signed.document.epoch}.cbor", [signed.raw])
+        for old in self._folder.glob("*.cbor"):
+            if old.stem.isdigit() and int(old.stem) < now - KEPT_BEHIND:
+                old.unlink()
+
+    async def _load(self) -> None:
+        """Take the stored documents that are still good."""
         now = self._epoch
-        for epoch in range(now - 2, now + 2):
-            with contextlib.suppress(OSError):
-                raw = (self._folder / f"{epoch}.cbor").read_bytes()
-                try:
-                    self._take(self._verify(raw, epoch, now), save=False)
-                except PKIError as e:
-                    self.log.info("stored document of epoch {epoch} is not used: {why}", epoch=epoch, why=str(e))
+        for epoch in range(now - KEPT_BEHIND, now + 2):
+            try:
+                signed = await self._runtime.workers.run(self._read, epoch, now)
+            except FileNotFoundError:
+                continue
+            except (OSError, PKIError) as e:
+                self.log.info("stored document of epoch {epoch} is not used: {why}", epoch=epoch, why=str(e))
+                continue
+            if self._stopped:
+                return
+            self._take(signed)
+
+    def _read(self, epoch: int, now: int) -> SignedDocument:
+        return self._verify((self._folder / f"{epoch}.cbor").read_bytes(), epoch, now)
 
     # Descriptors ---------------------------------------------------------------------------------------------------
 
@@ -241,46 +274,106 @@ class PKIClient:
         payload = SignedUpload.sign(
             publisher.identity.identity.private, descriptor, publisher.loop_stats(epoch)
         ).encode()
-        posts = [self._post(authority, publisher, epoch, payload) for authority in self._authorities]
+        answers: dict[int, int | str] = {}
+        needed = threshold(len(self._authorities))
+        told = False
+
+        def answered(number: int, answer: int | str) -> None:
+            nonlocal told
+            answers[number] = answer
+            if told or sum(a == DescriptorCode.OK for a in answers.values()) < needed:
+                return
+            told = True
+            notice(self.log, "descriptor of {name} for epoch {epoch} uploaded", name=descriptor.name, epoch=epoch)
+
+        posts = [
+            self._post(authority, publisher, epoch, payload, partial(answered, number))
+            for number, authority in enumerate(self._authorities)
+        ]
         limit = self._runtime.reactor.callLater(action.budget, _cancel, posts)
         try:
-            results = await DeferredList(posts, consumeErrors=True)
+            await DeferredList(posts, consumeErrors=True)
         finally:
             if limit.active():
                 limit.cancel()
-        codes = [result if success else _message(result) for success, result in results]
-        needed = threshold(len(self._authorities))
-        accepted = sum(code == DescriptorCode.OK for code in codes)
-        final = accepted + sum(code == DescriptorCode.CONFLICT for code in codes)
-        if final >= needed:
+        if self._stopped:
+            return
+        if sum(a in _FINAL for a in answers.values()) >= needed:
             self.core.uploaded(half, epoch, self._runtime.clock.monotonic())
         else:
             self.core.upload_failed(half, epoch, self._runtime.clock.monotonic())
-        if accepted >= needed:
-            notice(self.log, "descriptor of {name} for epoch {epoch} uploaded", name=descriptor.name, epoch=epoch)
-        else:
-            words = "; ".join(map(_in_words, codes))
+        if not told:
+            words = "; ".join(_in_words(answers.get(number, "")) for number in range(len(posts)))
             self.log.error(
                 "upload of {name} for epoch {epoch} failed: {why}", name=descriptor.name, epoch=epoch, why=words
             )
 
     def _post(
-        self, authority: Authority, publisher: Publisher, epoch: int, payload: bytes
-    ) -> Deferred[DescriptorCode | int]:
-        identity = publisher.identity
+        self,
+        authority: Authority,
+        publisher: Publisher,
+        epoch: int,
+        payload: bytes,
+        answered: Callable[[int | str], None],
+    ) -> Deferred[None]:
+        """Post to one authority; one of several is asked until it accepts, or knows another descriptor of us.
 
-        async def post() -> int:
-            reply = await request(
-                self._runtime.context,
-                self._runtime.transports,
-                authority,
-                PostDescriptor(epoch=epoch, payload=payload),
-                caller=Caller(private=identity.link.private, public=identity.link.public, additional_data=identity.id),
-                timeouts=self._timeouts,
-            )
+        (A single authority is asked again by :class:`PKICore`, which may have more to say then.)
+        """
+        identity = publisher.identity
+        caller = Caller(private=identity.link.private, public=identity.link.public, additional_data=identity.id)
+        pauses = () if len(self._authorities) == 1 else chain(UPLOAD_BACKOFF, repeat(UPLOAD_BACKOFF[-1]))
+
+        async def once() -> int | str:
+            try:
+                reply = await request(
+                    self._runtime.context,
+                    self._runtime.transports,
+                    authority,
+                    PostDescriptor(epoch=epoch, payload=payload),
+                    caller=caller,
+                    timeouts=self._timeouts,
+                )
+            except (ConnectError, ConnectionClosed, KatzentwistError) as e:
+                return _message(Failure(e))
             return reply.error_code if isinstance(reply, PostDescriptorStatus) else DescriptorCode.INVALID
 
+        async def post() -> None:
+            for pause in chain((0.0,), pauses):
+                if pause:
+                    await deferLater(self._runtime.reactor, min(pause, self.core.longest_pause()))
+                answer = await once()
+                answered(answer)
+                if answer in _FINAL:
+                    return
+
         return Deferred.fromCoroutine(post())
+
+
+_FINAL: Final = (DescriptorCode.OK, DescriptorCode.CONFLICT)
+"""Answers after which an authority is not asked again."""
+
+
+def _first_document(
+    asked: Sequence[Deferred[SignedDocument | ConsensusCode]],
+) -> Deferred[tuple[SignedDocument | None, list[ConsensusCode | str]]]:
+    """The first document; or None with all answers, once the last one is there. Cancelling gives up on all."""
+    outcome: Deferred[tuple[SignedDocument | None, list[ConsensusCode | str]]] = Deferred(lambda _: _cancel(asked))
+    answers: list[ConsensusCode | str] = []
+
+    def heard(result: SignedDocument | ConsensusCode | Failure) -> None:
+        if outcome.called:
+            return
+        if isinstance(result, SignedDocument):
+            outcome.callback((result, answers))
+            return
+        answers.append(result if isinstance(result, ConsensusCode) else _message(result))
+        if len(answers) == len(asked):
+            outcome.callback((None, answers))
+
+    for each in asked:
+        each.addBoth(heard)
+    return outcome
 
 
 def pki_authority(config: AuthorityConfig) -> Authority:

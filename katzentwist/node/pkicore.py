@@ -173,9 +173,9 @@ class PKICore:
         """Try again later."""
         state = self._uploads.setdefault((half, epoch), _Uploading())
         state.busy = False
-        state.next_try = mono + min(UPLOAD_BACKOFF[min(state.attempts, len(UPLOAD_BACKOFF) - 1)], self._longest_pause())
+        state.next_try = mono + min(UPLOAD_BACKOFF[min(state.attempts, len(UPLOAD_BACKOFF) - 1)], self.longest_pause())
         state.attempts += 1
 
-    def _longest_pause(self) -> float:
-        """With short epochs a pause of 20 s would miss the window."""
+    def longest_pause(self) -> float:
+        """Between two attempts of an upload: with short epochs 20 s would miss the window."""
         return max(0.5, self.schedule.poll_interval)

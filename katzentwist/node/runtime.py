@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 from twisted.internet.interfaces import IDelayedCall
 
-from katzentwist.clock import Epochs, IClock
+from katzentwist.clock import ORIGIN, Epochs, IClock
 from katzentwist.config.debug import Debug
 from katzentwist.config.node import NodeConfig
 from katzentwist.net import tcp
@@ -61,8 +61,8 @@ class Runtime:
         return Schedule(self.epochs)
 
     def epoch(self) -> tuple[int, bool]:
-        """(current epoch, whether less than P/8 of it is left)."""
-        now, _, till = self.epochs.now(self.clock.wallclock())
+        """(current epoch, whether less than P/8 of it is left); a clock before the first epoch counts as epoch 0."""
+        now, _, till = self.epochs.now(max(ORIGIN, self.clock.wallclock()))
         return now, till < self.schedule.early_slack
 
 
