@@ -144,8 +144,12 @@ class Half:
         view = self.neighbours.views.get(now)
         if view is not None:
             self.scheduler.max_delay = delay_limit(delay_cap(view.document.mu), self.runtime.epochs.period)
-        self.connector.documents_changed()
-        self.incoming.recheck()
+        self.connector.sweep()
+        if view is not None:
+            # Without the document of now nobody would pass. Links that stand may stay until it comes (spec: node 4.9),
+            # or until the next reauthentication at its usual time.
+            self.connector.recheck()
+            self.incoming.recheck()
         if self.decoys is not None:
             self.decoys.use(view.document if view is not None else None)
 

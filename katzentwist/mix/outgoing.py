@@ -291,7 +291,7 @@ class Connector:
         self._links: dict[bytes, OutgoingLink] = {}
         self._sweeping = Repeating(runtime.reactor, lambda: runtime.epochs.fraction(1, 8), self.sweep)
         self._housekeeping = Repeating(runtime.reactor, lambda: 1.0, self._keep)
-        self._rechecks = Repeating(runtime.reactor, lambda: runtime.debug.reauth_interval / 1000, self._recheck)
+        self._rechecks = Repeating(runtime.reactor, lambda: runtime.debug.reauth_interval / 1000, self.recheck)
         self._running = False
 
     def __iter__(self) -> Iterator[OutgoingLink]:
@@ -319,16 +319,12 @@ class Connector:
                 link = self._links[node] = OutgoingLink(self._runtime, self._identity, self._neighbours, descriptor)
                 link.start()
 
-    def documents_changed(self) -> None:
-        """A document came or the epoch changed: look at everything again."""
-        self.sweep()
-        self._recheck()
-
     def _keep(self) -> None:
         for link in self:
             link.housekeeping()
 
-    def _recheck(self) -> None:
+    def recheck(self) -> None:
+        """Reauthenticate every peer."""
         for link in self:
             link.recheck()
 
