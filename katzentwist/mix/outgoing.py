@@ -194,7 +194,7 @@ class OutgoingLink(LinkOwner):
     def _refresh(self) -> bool:
         """Look the destination up again; False if it is none any more."""
         now, near_end = self._runtime.epoch()
-        newest = self._neighbours.destinations(now, near_end).get(self.descriptor.id)
+        newest = self._neighbours.destination(self.descriptor.id, now, near_end)
         if newest is None:
             return False
         self.descriptor = newest

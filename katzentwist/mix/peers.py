@@ -153,6 +153,17 @@ class Neighbours:
                 return Verdict(newest, True, True)
         return Verdict(newest, False, valid)
 
+    def destination(self, node: bytes, now: int, near_end: bool) -> Descriptor | None:
+        """The newest descriptor of one node to hold a link to, or None: as :meth:`destinations` says, without the rest."""
+        current = self.views.get(now)
+        for view in self.usable(now, near_end):
+            descriptor = view.outgoing.get(node)
+            if descriptor is None:
+                continue
+            if view.epoch >= now or (current is not None and current.document.find(node) is not None):
+                return descriptor
+        return None
+
     def destinations(self, now: int, near_end: bool) -> dict[bytes, Descriptor]:
         """Every node to hold a link to, with its newest descriptor (spec: node 4.8)."""
         out: dict[bytes, Descriptor] = {}

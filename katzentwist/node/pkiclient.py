@@ -211,7 +211,10 @@ class PKIClient:
         return signed
 
     def _verify(self, raw: bytes, epoch: int, now: int) -> SignedDocument:
-        return verify(raw, self._keys, now, epoch=epoch, geometry_hash=self._runtime.geometry.hash())
+        signed = verify(raw, self._keys, now, epoch=epoch, geometry_hash=self._runtime.geometry.hash())
+        # The index of a large document takes tens of milliseconds: made here, in the worker thread, it is there later.
+        signed.document.find(bytes(32))
+        return signed
 
     def _take(self, signed: SignedDocument) -> None:
         epoch = signed.document.epoch
