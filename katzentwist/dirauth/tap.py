@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
-from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from twisted.application.service import IService
@@ -15,15 +12,14 @@ from katzentwist.clock import Epochs, SystemClock
 from katzentwist.config import authority
 from katzentwist.config.authority import AuthorityConfig
 from katzentwist.config.schema import Report
-from katzentwist.crypto import kem, sign
-from katzentwist.crypto.keys import identity_hash
 from katzentwist.dirauth.service import AuthorityService
 from katzentwist.errors import KatzentwistError
 from katzentwist.logger import notice
 from katzentwist.net.owner import Context
 from katzentwist.net.tcp import Transports
 from katzentwist.net.workers import ThreadWorkers
-from katzentwist.node.keyfiles import KeyPair, load_or_create, prepare_data_dir
+from katzentwist.node.keyfiles import KeyPair, prepare_data_dir
+from katzentwist.node.startup import epochs_of, key_lines, load_pairs, local_ips, read_text
 from katzentwist.node.tapbase import Daemon, GeneratingOptions, die, read_config
 from katzentwist.randomness import SystemRandom
 
@@ -36,48 +32,13 @@ class Options(GeneratingOptions):
     default_files = ("authority.toml", "katzenpost-authority.toml")
 
 
-def local_ips() -> Iterable[str]:
-    """The IPv4 addresses of this host, as far as its own name gives them; asked only for a file without Addresses."""
-    try:
-        found = socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)
-    except OSError:
-        return []
-    return [str(entry[4][0]) for entry in found]
-
-
 def load_keys(config: AuthorityConfig) -> tuple[KeyPair, KeyPair]:
     """The identity and link key pairs; made if missing.
 
     :raises KatzentwistError: the data directory or a key file is not as it must be.
     """
     folder = prepare_data_dir(config.data_dir)
-    random = SystemRandom()
-    identity = load_or_create(folder, "identity", sign.by_name(config.signature_scheme), random)
-    return identity, load_or_create(folder, "link", kem.by_name(config.wire_kem), random)
-
-
-def key_lines(config: AuthorityConfig, identity: KeyPair, link: KeyPair) -> list[str]:
-    """What the start and ``-g`` show of the keys (as nodes do; spec: provider 9)."""
-    return [
-        f"Server identifier is: '{config.identifier}'",
-        f"Server identity public key is: {identity.public.hex().upper()}",
-        f"Server link public key is: {link.public.hex().upper()}",
-        f"Server identity public key hash is: {identity_hash(identity.public).hex()}",
-        f"Server link public key hash is: {identity_hash(link.public).hex()}",
-    ]
-
-
-def epochs_of(config: AuthorityConfig, report: Report) -> Epochs:
-    """The epoch arithmetic; a warning if the environment overrules the file (design D8).
-
-    :raises KatzentwistError: the environment holds no positive duration.
-    """
-    epochs = Epochs.from_environment(os.environ, config.epoch_duration)
-    if config.epoch_duration and epochs != Epochs.from_environment({}, config.epoch_duration):
-        report.warn(
-            f"EpochDuration is {config.epoch_duration}, but the environment says {epochs.period:g} s: that counts"
-        )
-    return epochs
+    return load_pairs(folder, config.signature_scheme, config.wire_kem, SystemRandom())
 
 
 class AuthorityDaemon(Daemon):
@@ -97,7 +58,7 @@ class AuthorityDaemon(Daemon):
         identity, link = load_keys(config)
         notice(self.log, "katzentwist {version}, nonvoting directory authority", version=katzentwist.__version__)
         notice(self.log, "This software is experimental: do not depend on it for strong security or anonymity.")
-        for line in key_lines(config, identity, link):
+        for line in key_lines(config.identifier, identity, link):
             notice(self.log, "{line}", line=line)
         self.log.info("geometry:\n{geometry}", geometry=config.geometry.toml())
         context = Context(reactor=self.reactor, clock=SystemClock(), random=SystemRandom(), workers=self._workers)
@@ -132,7 +93,7 @@ def generate(config: AuthorityConfig) -> None:
         identity, link = load_keys(config)
     except KatzentwistError as error:
         die(f"failed to spawn server instance: {error}")
-    print("\n".join(key_lines(config, identity, link)))  # noqa: T201
+    print("\n".join(key_lines(config.identifier, identity, link)))  # noqa: T201
     raise SystemExit(0)
 
 
@@ -142,17 +103,14 @@ def makeService(options: Options) -> IService:
 
     generate_only = bool(options["generate-only"])
 
-    def read_key_file(path: str) -> str:
-        return Path(path).read_text("utf-8")
-
     def load(text: str) -> tuple[AuthorityConfig | None, Report]:
-        return authority.load(text, local_ips=local_ips(), read_file=None if generate_only else read_key_file)
+        return authority.load(text, local_ips=local_ips(), read_file=None if generate_only else read_text)
 
     config, report = read_config(options, load)
     if config.generate_only:
         generate(config)
     try:
-        epochs = epochs_of(config, report)
+        epochs = epochs_of(config.epoch_duration, os.environ, report)
         if config.metrics_address is not None:
             report.warn("Server.MetricsAddress: the authority has no metrics page yet; nothing listens there")
     except KatzentwistError as error:

@@ -154,7 +154,7 @@ class Neighbours:
         return Verdict(newest, False, valid)
 
     def destination(self, node: bytes, now: int, near_end: bool) -> Descriptor | None:
-        """The newest descriptor of one node to hold a link to, or None: as :meth:`destinations` says, without the rest."""
+        """The newest descriptor of one node to hold a link to, or None; one entry of :meth:`destinations`."""
         current = self.views.get(now)
         for view in self.usable(now, near_end):
             descriptor = view.outgoing.get(node)
