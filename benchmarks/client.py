@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import shutil
+import signal
 import statistics
 import sys
 import tempfile
@@ -129,6 +130,7 @@ def main() -> None:
     parser.add_argument("--messages", type=int, default=50)
     parser.add_argument("--rate", type=float, default=100.0)
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that nothing is left running
     folder = Path(tempfile.mkdtemp(prefix="katzentwist-bench-"))
     network = generate(folder / "net", Shape(epoch="5m", lambda_p=args.rate / 1000, lambda_l=0.0001, mu=0.05))
     children = Children(network)
