@@ -164,10 +164,10 @@ class Incoming(LinkOwner):
     def packetsReceived(self, link: ILink, packets: list[bytes]) -> None:
         """SendPacket: on to the pipeline."""
         peer = self._peers[link]
-        self._runtime.metrics.count("incoming_requests_total", len(packets), command="*commands.SendPacket")
         if not peer.can_send:
             drop(self._runtime.metrics, DropReason.INCOMING_OUT_OF_EPOCH, len(packets))
             return
+        self._runtime.metrics.count("incoming_requests_total", len(packets), command="*commands.SendPacket")
         if peer.client and self._clients is not None:
             packets = self._clients.allow(link, packets)
             if not packets:

@@ -58,7 +58,7 @@ class Pipeline:
         self._waiting: deque[_Waiting] = deque()
         self._count = 0
         self._busy = 0
-        self._looking = False
+        self._looking = self._closed = False
         self._patience = runtime.debug.unwrap_delay / 1000
         self._period = runtime.epochs.period
 
@@ -126,12 +126,17 @@ class Pipeline:
         self, arrivals: list[tuple[float, bool]], keys: list[MixKey], began: float, results: list[BatchResult] | Failure
     ) -> None:
         self._busy -= 1
-        if isinstance(results, Failure):
-            drop(self._runtime.metrics, DropReason.UNWRAP_FAILED, len(arrivals))
-            self.log.failure("unwrapping failed because of an error of ours", failure=results)
-        else:
-            self._unwrapped(results, arrivals, keys, began)
-        self._work()
+        if self._closed:
+            drop(self._runtime.metrics, DropReason.SHUTDOWN, len(arrivals))
+            return
+        try:
+            if isinstance(results, Failure):
+                drop(self._runtime.metrics, DropReason.UNWRAP_FAILED, len(arrivals))
+                self.log.failure("unwrapping failed because of an error of ours", failure=results)
+            else:
+                self._unwrapped(results, arrivals, keys, began)
+        finally:
+            self._work()
 
     def _unwrapped(
         self, results: list[BatchResult], arrivals: list[tuple[float, bool]], keys: list[MixKey], began: float
@@ -214,7 +219,8 @@ class Pipeline:
             )
 
     def close(self) -> None:
-        """Drop what waits."""
+        """Drop what waits, and what is being unwrapped when it comes back."""
+        self._closed = True
         if self._count:
             drop(self._runtime.metrics, DropReason.SHUTDOWN, self._count)
         self._waiting.clear()

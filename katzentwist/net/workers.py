@@ -18,6 +18,8 @@ from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 from zope.interface import Interface, implementer
 
+from katzentwist.logger import ModuleLogger
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -41,6 +43,8 @@ class _Batches:
 
     A Deferred and the reactor's thread pool cost more than a batch of a few packets does.
     """
+
+    log = ModuleLogger("crypto")
 
     def __init__(self, reactor: Any, size: int) -> None:
         self._reactor, self._size = reactor, size
@@ -69,7 +73,7 @@ class _Batches:
             function, args, done = item
             try:
                 result = function(*args)
-            except Exception:  # the reactor thread gets it
+            except BaseException:  # the reactor thread gets it; a panic of the native core is no Exception
                 result = Failure()
             with self._lock:
                 # Only the one who finds the list empty wakes the reactor; the others are taken along.
@@ -82,7 +86,10 @@ class _Batches:
         with self._lock:
             finished, self._finished = self._finished, []
         for done, result in finished:
-            done(result)
+            try:
+                done(result)
+            except Exception:  # an error of one must not cost the others their results
+                self.log.failure("the result of a batch could not be used because of an error of ours")
 
 
 @implementer(IWorkers)

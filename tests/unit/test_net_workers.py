@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import Lock
 from typing import Any
 
 from twisted.internet import reactor
@@ -43,6 +44,41 @@ class BatchTests(TestCase):
         done: Deferred[Any] = Deferred()
         self.workers.submit(lambda: 1 // 0, (), done.callback)
         return self.assertFailure(done, ZeroDivisionError)
+
+    def test_error_of_the_taker(self) -> Deferred[None]:
+        """One who can not use its result costs nobody else theirs."""
+        done: Deferred[Any] = Deferred()
+        gate = Lock()
+        gate.acquire()
+        self.workers.submit(gate.acquire, (), lambda result: 1 // 0)
+        self.workers.submit(gate.acquire, (), lambda result: done.callback(None))
+        gate.release()  # both may now end, one after the other: in one wake-up or in two
+        reactor.callLater(0.05, gate.release)
+        for i in range(50):
+            self.workers.submit(lambda x: x, (i,), lambda result: 1 // 0)
+        done.addTimeout(10, reactor)
+        return done.addCallback(self._logged)
+
+    def _logged(self, _: object) -> Deferred[None]:
+        later: Deferred[None] = Deferred()
+        reactor.callLater(0.05, later.callback, None)
+        return later.addCallback(lambda _: self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 51))
+
+    def test_panic(self) -> Deferred[None]:
+        """What is not even an Exception, as a panic of the native core, arrives too, and the thread goes on."""
+
+        class Panic(BaseException):
+            pass
+
+        def panic() -> None:
+            raise Panic
+
+        done: Deferred[Any] = Deferred()
+        for _ in range(5):
+            self.workers.submit(panic, (), lambda result: None)
+        self.workers.submit(panic, (), done.callback)
+        done.addTimeout(10, reactor)
+        return self.assertFailure(done, Panic)
 
 
 class SynchronousTests(SynchronousTestCase):
