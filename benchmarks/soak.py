@@ -193,7 +193,9 @@ class Soak:
         await DeferredList(loops, consumeErrors=True)
         received = await self._fetch()
         for one in self._clients:
-            await one.stop()
+            if one.client._link is not None:
+                one.client._link.transport.abortConnection()  # those that vanished would each take their time
+        await DeferredList([Deferred.fromCoroutine(one.stop()) for one in self._clients], consumeErrors=True)
         return self._figures(cpu, received)
 
     def _keeper(self) -> bytes:

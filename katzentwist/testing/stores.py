@@ -23,14 +23,14 @@ class _Answers:
     def __init__(self) -> None:
         self.failing = self.slow = False
         self.calls = 0
-        self._waiting: list[Callable[[], None]] = []
+        self._waiting: list[Callable[[], object]] = []
 
     def _do(self, work: Callable[[], Any]) -> Deferred[Any]:
         self.calls += 1
         if not self.slow:
             return self._now(work)
         done: Deferred[Any] = Deferred()
-        self._waiting.append(lambda: self._now(work).addCallbacks(done.callback, done.errback) and None)
+        self._waiting.append(lambda: self._now(work).addCallbacks(done.callback, done.errback))
         return done
 
     def _now(self, work: Callable[[], Any]) -> Deferred[Any]:
