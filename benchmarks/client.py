@@ -110,17 +110,26 @@ async def measure(thin: Path, daemon: Child, apps: int, messages: int, patience:
     await asyncio.gather(*(c.stop() for c in [probe, *clients]))
 
 
-def drops(network: Network) -> dict[str, int]:
-    """What the nodes dropped, by reason."""
+def series(network: Network, name: str) -> dict[str, int]:
+    """A metric of all nodes together, by its label."""
     out: dict[str, int] = {}
     for node in network.nodes:
         if node.metrics:
             with urllib.request.urlopen(f"http://{node.metrics}/metrics", timeout=5) as answer:
                 for line in answer.read().decode().splitlines():
-                    if line.startswith("katzenpost_dropped_reason_total"):
-                        name = line.split('"')[1]
-                        out[name] = out.get(name, 0) + int(float(line.rsplit(" ", 1)[1]))
-    return {name: count for name, count in out.items() if count}
+                    if line.startswith(name + "{"):
+                        label = line.split('"')[1]
+                        out[label] = out.get(label, 0) + int(float(line.rsplit(" ", 1)[1]))
+    return {label: count for label, count in out.items() if count}
+
+
+def links_up(network: Network) -> bool:
+    """Whether no link between nodes is down: packets for one that is are dropped after 50 ms."""
+    try:
+        links = series(network, "katzenpost_outgoing_links")
+    except OSError:
+        return False
+    return bool(links.get("up")) and not links.get("down")
 
 
 def main() -> None:
@@ -137,13 +146,11 @@ def main() -> None:
     try:
         children.start()
         deadline = time.monotonic() + 30
-        while time.monotonic() < deadline and not list(folder.glob("net/provider1/consensus/*.cbor")):
+        while time.monotonic() < deadline and not links_up(network):
             time.sleep(0.1)
-        time.sleep(1)
         home = network.client
         daemon = children._start(Node("client", "client", home, home / "client.toml", [], ""))
         children._children.append(daemon)
-        time.sleep(1)
         asyncio.run(
             measure(
                 home / "thinclient.toml",
@@ -153,7 +160,7 @@ def main() -> None:
                 2 * args.apps * args.messages / args.rate + 10,
             )
         )
-        print("dropped by the nodes:", drops(network) or "nothing")
+        print("dropped by the nodes:", series(network, "katzenpost_dropped_reason_total") or "nothing")
     finally:
         children.stop()
         shutil.rmtree(folder, ignore_errors=True)
