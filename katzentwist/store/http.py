@@ -16,15 +16,14 @@ from urllib.parse import urlencode
 import treq
 from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore, fail, succeed
-from twisted.internet.error import ConnectError, ConnectingCancelledError, ConnectionClosed
+from twisted.internet.defer import TimeoutError as DeferredTimeoutError
+from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.error import TimeoutError as ConnectTimeoutError
 from twisted.python.failure import Failure
 from twisted.web.client import (
     Agent,
     HTTPConnectionPool,
-    RequestGenerationFailed,
     RequestTransmissionFailed,
-    ResponseFailed,
     ResponseNeverReceived,
 )
 from twisted.web.http_headers import Headers
@@ -158,9 +157,9 @@ class HTTPUserDB:
         asked.addTimeout(TIMEOUT, self._reactor)
         try:
             return await asked
-        except (TimeoutError, CancelledError, ConnectingCancelledError, ConnectTimeoutError) as e:
+        except (DeferredTimeoutError, CancelledError, ConnectingCancelledError, ConnectTimeoutError) as e:
             raise StoreError(f"the user service does not answer within {TIMEOUT:g} s") from e
-        except (ConnectError, ConnectionClosed, ResponseFailed, RequestGenerationFailed, _TooLong) as e:
+        except Exception as e:  # resolver, TCP, TLS and HTTP each have their own; all mean that there is no answer
             raise StoreError(f"the user service can not be asked: {describe(e)}") from e
 
     async def _post_in_turn(self, name: str, form: bytes) -> tuple[int, bytes]:

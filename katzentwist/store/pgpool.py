@@ -16,7 +16,9 @@ from typing import Any, Final
 import psycopg2  # type: ignore[import-untyped]
 import psycopg2.extensions  # type: ignore[import-untyped]
 from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore
+from twisted.internet.defer import TimeoutError as DeferredTimeoutError
 from twisted.internet.error import ConnectionClosed, ConnectionLost
+from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
 from txpostgres import retrying, txpostgres  # type: ignore[import-untyped]
@@ -247,13 +249,15 @@ class Pool:
     async def _attempt(self, statement: str, arguments: Sequence[Any]) -> list[tuple[Any, ...]]:
         if self._closed:
             raise _Away("closed")
+        if not any(connection.alive for connection in self._connections):
+            raise _Away("all connections are lost")
         if len(self._places.waiting) >= WAITING:
             raise _Away(f"more than {WAITING} calls wait")
         acquiring = self._places.acquire()
         acquiring.addTimeout(CALL_TIMEOUT, self._reactor)
         try:
             await acquiring
-        except (TimeoutError, CancelledError) as e:
+        except (DeferredTimeoutError, CancelledError) as e:
             raise _Away("all connections are busy") from e
         connection = self._take()
         try:
@@ -266,6 +270,8 @@ class Pool:
             return rows
         except BaseException as e:
             if _is_dead(Failure(e)):
+                # Many may wait, and all may fail at once: without a turn of the reactor each would call the next.
+                await deferLater(self._reactor, 0)
                 raise _Away(describe(e)) from e
             raise
         finally:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
 T = TypeVar("T")
 
@@ -18,24 +20,48 @@ def shielded(work: Coroutine[Any, Any, T]) -> Deferred[T]:
 
 
 class Turns:
-    """A lock per name, kept only while somebody has it or waits for it."""
+    """A queue per name, kept only while something is in it.
+
+    One loop does the work of a name, so that thousands who wait and fail at once do not call each other.
+    """
 
     def __init__(self) -> None:
-        self._locks: dict[bytes, DeferredLock] = {}
+        self._queues: dict[bytes, deque[tuple[Callable[[], Coroutine[Any, Any, Any]], Deferred[Any]]]] = {}
 
     def __len__(self) -> int:
-        return len(self._locks)
+        """Names with work."""
+        return len(self._queues)
 
     def run(self, name: bytes, work: Callable[[], Coroutine[Any, Any, T]]) -> Deferred[T]:
-        """Do *work* when all earlier work for *name* is done; fires with its result. See :func:`shielded`."""
-        return shielded(self._run(name, work))
+        """Do *work* when all earlier work for *name* is done; fires with its result.
 
-    async def _run(self, name: bytes, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        lock = self._locks.setdefault(name, DeferredLock())
-        await lock.acquire()
-        try:
-            return await work()
-        finally:
-            lock.release()
-            if not lock.locked and not lock.waiting and self._locks.get(name) is lock:
-                del self._locks[name]
+        Who cancels it only stops to wait: the work is done all the same.
+        """
+        result: Deferred[T] = Deferred()
+        queue = self._queues.get(name)
+        if queue is not None:
+            queue.append((work, result))
+            return result
+        queue = self._queues[name] = deque([(work, result)])
+        Deferred.fromCoroutine(self._work(name, queue))
+        return result
+
+    async def _work(
+        self, name: bytes, queue: deque[tuple[Callable[[], Coroutine[Any, Any, Any]], Deferred[Any]]]
+    ) -> None:
+        while queue:
+            work, result = queue[0]
+            try:
+                value = await work()
+            except Exception:
+                queue.popleft()
+                self._forget(name, queue)
+                result.errback(Failure())
+            else:
+                queue.popleft()
+                self._forget(name, queue)
+                result.callback(value)
+
+    def _forget(self, name: bytes, queue: deque[Any]) -> None:
+        if not queue and self._queues.get(name) is queue:
+            del self._queues[name]

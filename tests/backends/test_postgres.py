@@ -392,6 +392,21 @@ class OutageTests(TestCase):
             self.assertTrue(await self.users.exists(b"alice"))
             await deferLater(reactor, 0.3)
 
+    async def test_a_thousand_wait(self) -> None:
+        """When it dies they all hear of it, at once and only as StoreError; then everything works again."""
+        for number in range(3):
+            calls = [self.users.exists(b"alice") for _ in range(1500)]
+            calls += [self.spool.store_message(b"alice", b"%d" % n) for n in range(500)]
+            calls += [self.spool.get(b"user%d" % n, False) for n in range(1000)]
+            stopped = deferToThread(self.server.stop, signal.SIGKILL)
+            outcomes = await DeferredList(calls, consumeErrors=True)
+            self.assertEqual([f for success, f in outcomes if not success and not f.check(StoreError)], [])
+            await stopped
+            await deferToThread(self.server.start)
+            await self._recovered()
+            await deferLater(reactor, 0.5)
+            await DeferredList([self.users.exists(b"alice") for _ in range(500)], fireOnOneErrback=True)
+
     async def test_hanging_server(self) -> None:
         """A server that is stopped (SIGSTOP) fails calls in time; when it goes on, so do we."""
         self.patch(pgpool, "CALL_TIMEOUT", 0.5)
