@@ -52,6 +52,10 @@ class AuthorityDaemon(Daemon):
         self._workers = ThreadWorkers(reactor)
         self._authority: AuthorityService | None = None
 
+    def before_log(self) -> None:
+        """The log file may lie in the data directory."""
+        prepare_data_dir(self._config.data_dir)
+
     def prepare(self) -> None:
         """Data directory and keys."""
         config = self._config

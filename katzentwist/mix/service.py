@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+import attrs
+from twisted.internet.defer import maybeDeferred
 
 import katzentwist
 from katzentwist.clock import Epochs, SystemClock
@@ -118,6 +122,18 @@ def _resolve(host: str) -> list[str]:
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
+@attrs.define
+class _Kept:
+    """Mix keys that are to outlive the process.
+
+    :ivar taken: whether any came from the last run.
+    """
+
+    keys: MixKeys
+    folder: Path
+    taken: bool = False
+
+
 class NodeDaemon(Daemon):
     """The root service of ``twistd katzenmix``."""
 
@@ -136,8 +152,13 @@ class NodeDaemon(Daemon):
         self._pki: PKIClient | None = None
         self._metrics_server: MetricsServer | None = None
         self._management: Management | None = None
+        self._mix_keys: list[_Kept] = []
 
     # Start ---------------------------------------------------------------------------------------------------------
+
+    def before_log(self) -> None:
+        """The log file may lie in the data directory (spec: node 1.2)."""
+        prepare_data_dir(self._config.data_dir)
 
     def prepare(self) -> None:
         """Keys, and everything that needs no waiting."""
@@ -218,7 +239,10 @@ class NodeDaemon(Daemon):
         now = runtime.epoch()[0]
         if folder is not None:
             check_folder(folder)
+            kept = _Kept(keys, folder)
+            self._mix_keys.append(kept)
             found = keys.load(folder, now)
+            kept.taken = bool(found)
             if found:
                 notice(self.log, "mix keys of {count} epochs taken over from the last run", count=len(found))
         else:
@@ -264,25 +288,36 @@ class NodeDaemon(Daemon):
 
     async def start(self) -> None:
         """Sockets first, since they may be taken; then databases and services; then the network."""
+        for step in self._steps():
+            if self._stopping:  # a signal came while a plugin or a database took its time
+                return
+            await step()
+
+    def _steps(self) -> Iterator[Callable[[], Awaitable[None]]]:
+        """What the start does, one after the other."""
         for half in self.halves:
-            await half.listeners.start()
+            yield half.listeners.start
         if self._config.metrics_address is not None:
             self._metrics_server = MetricsServer(self.reactor, self._config.metrics_address, self.metrics)
-            await self._metrics_server.start()
+            yield self._metrics_server.start
         if self.parts.mailbox is not None:
-            await self.parts.mailbox.open()
+            yield self.parts.mailbox.open
         if self.parts.services is not None:
-            await self.parts.services.start()
+            yield self.parts.services.start
+        yield self._join
+        if self._config.management_path is not None:
+            name = self._config.halves[0].identifier
+            path = self._config.management_path
+            self._management = Management(self.reactor, path, name, self._commands(), self.shutdown)
+            yield self._management.start
+
+    async def _join(self) -> None:
+        """Become a part of the network."""
         if self.parts.clients is not None:
             self.parts.clients.start()
         for half in self.halves:
             half.start()
         self.pki.start()
-        if self._config.management_path is not None:
-            name = self._config.halves[0].identifier
-            path = self._config.management_path
-            self._management = Management(self.reactor, path, name, self._commands(), self.shutdown)
-            await self._management.start()
 
     def _commands(self) -> Table:
         """The management commands of this kind of node."""
@@ -312,31 +347,47 @@ class NodeDaemon(Daemon):
     # Stop ----------------------------------------------------------------------------------------------------------
 
     async def stop(self) -> None:
-        """In the order of node 1.7; what is still in queues is lost, as everywhere in this design."""
+        """In the order of node 1.7; what is still in queues is lost, as everywhere in this design.
+
+        A step that fails keeps no other from being done: databases may be out of reach, threads must end.
+        """
         if self._pki is None:
             return
+        for step in self._last_steps():
+            try:
+                await maybeDeferred(step)
+            except Exception:  # whatever it is, the stop goes on
+                self.log.failure("an error while stopping")
+
+    def _last_steps(self) -> Iterator[Callable[[], Any]]:
         if self._management is not None:
-            await self._management.stop()
-        self.pki.stop()
+            yield self._management.stop
+        yield self.pki.stop
         if self.parts.clients is not None:
-            self.parts.clients.stop()
-        for half in self.halves:
-            await half.stop()
+            yield self.parts.clients.stop
+        yield from (half.stop for half in self.halves)
         if self.parts.services is not None:
-            await self.parts.services.stop()
+            yield self.parts.services.stop
         if self.parts.mailbox is not None:
-            await self.parts.mailbox.close()
+            yield self.parts.mailbox.close
         if self._metrics_server is not None:
-            await self._metrics_server.stop()
-        self._save_mix_keys()
-        self._workers.stop()
+            yield self._metrics_server.stop
+        yield self._save_mix_keys
+        yield self._workers.stop
 
     def _save_mix_keys(self) -> None:
+        for kept in self._mix_keys:
+            try:
+                kept.keys.save(kept.folder)
+            except (OSError, KatzentwistError) as e:
+                self.log.error("can not keep the mix keys: {why}", why=str(e))
+        self._mix_keys.clear()
         for half in self.halves:
-            folder = self._mix_key_folder(half.config, half.identity)
-            if folder is not None:
-                try:
-                    half.keys.save(folder)
-                except (OSError, KatzentwistError) as e:
-                    self.log.error("can not keep the mix keys: {why}", why=str(e))
             half.keys.wipe()
+
+    def abandon(self, *, started: bool) -> None:
+        """Mix keys that were taken from disk go back there: after a start that was refused, for the next one."""
+        self._mix_keys = [kept for kept in self._mix_keys if started or kept.taken]
+        self._save_mix_keys()
+        if not started and self._pki is not None:
+            self._workers.stop()

@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, Final, NoReturn, TextIO, TypeVar
 
 from twisted.application import service
 from twisted.internet.defer import Deferred
@@ -32,6 +32,8 @@ from katzentwist.node.logging import LogFile
 from katzentwist.node.notify import Notifier
 
 C = TypeVar("C")
+IMPATIENCE: Final = 1.0
+"""Seconds after which a second signal is meant as one."""
 
 
 class DaemonOptions(usage.Options):
@@ -162,12 +164,45 @@ class Daemon(service.MultiService):
         self._log_file: LogFile | None = None
         self._notify = Notifier.from_environment(os.environ)
         self._stopping = False
+        self._stopping_since = 0.0
         self.nodaemon = bool(options.parent and options.parent.get("nodaemon"))
+        self._terminal: TextIO = sys.__stderr__ or sys.stderr
+        if options.parent and not self.nodaemon:
+            self._keep_terminal()
 
     # Life ----------------------------------------------------------------------------------------------------------
 
+    def _keep_terminal(self) -> None:
+        """A daemon loses its standard error before it starts; until then whoever started it shall hear of failures."""
+        if not (self._settings.file or self._settings.disable):
+            self._tell("the log goes to standard output, which a daemon has not: set [Logging] File, or use twistd -n")
+        with contextlib.suppress(OSError, ValueError):
+            descriptor = os.dup(self._terminal.fileno())
+            os.set_inheritable(descriptor, False)
+            self._terminal = os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace")
+
+    def _release_terminal(self) -> None:
+        if self._terminal not in (sys.__stderr__, sys.stderr):
+            with contextlib.suppress(OSError):
+                self._terminal.close()
+        self._terminal = sys.__stderr__ or sys.stderr
+
+    def _tell(self, message: str) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            print(message, file=self._terminal, flush=True)
+
+    def before_log(self) -> None:
+        """What must be there before the log file can be: its folder.
+
+        :raises KatzentwistError: it can not be made.
+        """
+
     def setServiceParent(self, parent: Any) -> None:
         """Install our log observer before twistd installs its own."""
+        try:
+            self.before_log()
+        except KatzentwistError as e:
+            die(f"failed to spawn server instance: {e}")
         try:
             self._log_file = LogFile(self._settings)
         except OSError as e:
@@ -187,6 +222,13 @@ class Daemon(service.MultiService):
 
     async def stop(self) -> None:
         """Close what :meth:`start` opened, before the child services stop."""
+
+    def abandon(self, *, started: bool) -> None:
+        """Save what must not be lost although there will be no :meth:`stop`, and end threads, which would keep the
+        process alive. Must not wait for the reactor.
+
+        :param started: False after a refused start, True when a second signal ends a stop that takes too long.
+        """
 
     def startService(self) -> None:
         """Start; failures end the program with status 1 and one message."""
@@ -212,6 +254,7 @@ class Daemon(service.MultiService):
 
     async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
         await work
+        self._release_terminal()
         if not self._stopping:
             self._notify.ready()
             self._notify.keep_alive(self.reactor)
@@ -219,10 +262,27 @@ class Daemon(service.MultiService):
     def _refuse_start(self, error: Exception) -> NoReturn:
         message = f"failed to spawn server instance: {error}"
         self.log.error("{message}", message=message)
+        self._abandon(started=False)
+        self._tell(message)
+        self._release_terminal()
+        self._remove_pid_file()
         if self.nodaemon:
             # While the log runs sys.stderr is the log. (SystemExit in a daemon would leave its parent waiting.)
-            die(message)
+            raise SystemExit(1)
         raise error
+
+    def _abandon(self, *, started: bool) -> None:
+        try:
+            self.abandon(started=started)
+        except Exception:  # we end anyhow
+            self.log.failure("an error while giving up")
+
+    def _remove_pid_file(self) -> None:
+        """twistd leaves it behind when a start fails."""
+        path = self._options.parent.get("pidfile") if self._options.parent else None
+        with contextlib.suppress(OSError, ValueError):
+            if path and int(Path(path).read_text("ascii")) == os.getpid():
+                Path(path).unlink()
 
     def _failed_later(self, reason: failure.Failure) -> None:
         if reason.check(KatzentwistError, OSError):
@@ -236,7 +296,7 @@ class Daemon(service.MultiService):
         if self._stopping:
             return
         self.log.error("{message}", message=message)
-        print(f"failed to spawn server instance: {message}", file=sys.__stderr__)
+        self._tell(f"failed to spawn server instance: {message}")
         atexit.register(_exit_with, 1)
         self.shutdown()
 
@@ -244,7 +304,7 @@ class Daemon(service.MultiService):
         """Begin the graceful stop."""
         if self._stopping:
             return
-        self._stopping = True
+        self._stopping, self._stopping_since = True, time.monotonic()
         notice(self.log, "Starting graceful shutdown.")
         self._notify.stopping()
         core: IReactorCore = self.reactor
@@ -280,9 +340,13 @@ class Daemon(service.MultiService):
         on(signal.SIGHUP, self.reopen_log)
 
     def _terminate(self) -> None:
-        if self._stopping:
-            os._exit(0)
-        self.shutdown()
+        """The first signal begins the stop; one that comes a while later ends it. (Supervisors may send it twice.)"""
+        if not self._stopping:
+            self.shutdown()
+        elif time.monotonic() > self._stopping_since + IMPATIENCE:
+            self.log.warn("another signal: ending at once")
+            self._abandon(started=True)
+            os._exit(1)
 
     def reopen_log(self) -> None:
         """SIGHUP: open the log file anew; if that fails the program ends."""
