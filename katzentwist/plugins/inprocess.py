@@ -39,6 +39,7 @@ class InProcess:
         self._workers, self._patience, self._now = workers, patience, now
         self._waiting: deque[Request] = deque()
         self._busy = 0
+        self._working = False
         self.parameters: dict[str, Any] = kaetzchen.parameters()
 
     def start(self) -> Deferred[None]:
@@ -60,18 +61,26 @@ class InProcess:
         self._work()
 
     def _work(self) -> None:
-        while self._waiting and self._busy < self._workers:
-            request = self._waiting.popleft()
-            if self._now() - request.began > self._patience:
-                request.dropped(DropReason.KAETZCHEN_DWELL_EXCEEDED)
-                continue
-            self._busy += 1
-            self._metrics.count("kaetzchen_requests_total")
-            answer = maybeDeferred(self._kaetzchen.handle, request.payload, request.surb is not None)
-            answer.addCallbacks(
-                self._answered, self._failed, callbackArgs=(request, self._now()), errbackArgs=(request,)
-            )
-            answer.addBoth(self._idle)
+        """Give waiting requests to idle workers; a loop, since whole backlogs may be answered at once."""
+        if self._working:
+            return
+        self._working = True
+        try:
+            while self._waiting and self._busy < self._workers:
+                self._serve(self._waiting.popleft())
+        finally:
+            self._working = False
+
+    def _serve(self, request: Request) -> None:
+        if self._now() - request.began > self._patience:
+            request.dropped(DropReason.KAETZCHEN_DWELL_EXCEEDED)
+            return
+        self._busy += 1
+        self._metrics.count("kaetzchen_requests_total")
+        answer = maybeDeferred(self._kaetzchen.handle, request.payload, request.surb is not None)
+        answer.addCallback(self._answered, request, self._now())
+        answer.addErrback(self._failed, request)
+        answer.addBoth(self._idle)
 
     def _answered(self, reply: bytes | None, request: Request, began: float) -> None:
         self._metrics.observe("kaetzchen_requests_duration_seconds", self._now() - began)
@@ -84,5 +93,4 @@ class InProcess:
 
     def _idle(self, _: Any) -> None:
         self._busy -= 1
-        if self._waiting:
-            self._work()
+        self._work()
