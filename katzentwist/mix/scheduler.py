@@ -35,6 +35,24 @@ class DelayQueue(Protocol):
         """Let go of everything."""
 
 
+def _remove(heap: list[Entry], at: int) -> None:
+    """Take the entry at this place out of a heap, in logarithmic time: an overloaded node does it for each packet."""
+    entry = heap.pop()
+    if at == len(heap):
+        return
+    while at > 0 and entry < heap[(at - 1) // 2]:
+        heap[at] = heap[(at - 1) // 2]
+        at = (at - 1) // 2
+    while (child := 2 * at + 1) < len(heap):
+        if child + 1 < len(heap) and heap[child + 1] < heap[child]:
+            child += 1
+        if entry < heap[child]:
+            break
+        heap[at] = heap[child]
+        at = child
+    heap[at] = entry
+
+
 class MemoryQueue:
     """A heap. With *limit* > 0, one random entry leaves when there are more (the new one included)."""
 
@@ -48,10 +66,7 @@ class MemoryQueue:
         self._serial += 1
         heapq.heappush(self._heap, (due, self._serial, next_hop, packet))
         if 0 < self._limit < len(self._heap):
-            victim = self._random.below(len(self._heap))
-            self._heap[victim] = self._heap[-1]
-            self._heap.pop()
-            heapq.heapify(self._heap)
+            _remove(self._heap, self._random.below(len(self._heap)))
             self._dropped(DropReason.SCHEDULER_QUEUE_OVERFLOW, 1)
 
     def pop_due(self, now: float, most: int) -> list[Entry]:

@@ -87,6 +87,36 @@ class SchedulerTests(SynchronousTestCase):
         self.assertEqual(len(made.queue), 84)
 
 
+class RandomDropTests(SynchronousTestCase):
+    """What leaves a full queue."""
+
+    @given(st.lists(st.integers(0, 50), min_size=1, max_size=80), st.integers(1, 20), st.integers(0, 1000))
+    def test_order(self, dues: list[int], limit: int, seed: int) -> None:
+        """Whatever was dropped, the rest comes out in order, and all of it."""
+        lost: Counter = Counter()
+        queue = MemoryQueue(SeededRandom(seed), lambda reason, amount: lost.update({reason: amount}), limit)
+        for due in dues:
+            queue.push(float(due), b"h", b"p")
+        out = [entry[:2] for entry in queue.pop_due(1e9, 1000)]
+        self.assertEqual(out, sorted(out))
+        self.assertEqual(len(out) + lost[DropReason.SCHEDULER_QUEUE_OVERFLOW], len(dues))
+        self.assertEqual(len(out), min(limit, len(dues)))
+        self.assertLessEqual(set(out), {(float(due), serial) for serial, due in enumerate(dues, 1)})
+
+    def test_uniform(self) -> None:
+        """Every packet is as likely to go as any other, the new one included (spec: node 4.6)."""
+        gone: Counter = Counter()
+        random = SeededRandom("uniform")
+        for _ in range(6000):
+            queue = MemoryQueue(random, lambda reason, amount: None, 5)
+            for due in (3, 1, 5, 2, 4, 0):
+                queue.push(float(due), b"h", b"p")
+            kept = {entry[0] for entry in queue.pop_due(9, 9)}
+            gone[next(iter({0.0, 1.0, 2.0, 3.0, 4.0, 5.0} - kept))] += 1
+        for due in range(6):
+            self.assertTrue(860 < gone[float(due)] < 1140, gone)
+
+
 class ReplayMixin:
     """The rules of a replay set, for both implementations."""
 
