@@ -119,7 +119,11 @@ def provider_plugins(table: ProviderTable, report: Report) -> tuple[PluginTable,
     if extra is None:
         return tuple(plugins)
     if isinstance(extra, list):
-        return (*plugins, *schema.tables_of(PluginTable)(extra, path, report))
+        try:
+            return (*plugins, *schema.tables_of(PluginTable)(extra, path, report))
+        except ConfigError as e:
+            report.errors.append(e)
+            return tuple(plugins)
     if not isinstance(extra, dict):
         report.error("must be a table or an array of tables", path)
         return tuple(plugins)

@@ -213,6 +213,10 @@ class ProviderTests(SynchronousTestCase):
         service = self.ok(text).services[0]
         self.assertEqual((service.config, service.max_concurrency), ({"log_dir": "/var/log"}, 3))
 
+    def test_plugin_list_of_no_tables(self) -> None:
+        """The older spelling as a list of something else is a mistake like others."""
+        self.refused("must be a table", "[Provider]\nPluginKaetzchen=['x']")
+
     def test_all_mistakes_at_once(self) -> None:
         """Every mistake of a file is reported, each with its path."""
         _, report = node.load("[Server]\nDataDir='x'\nAddresses=['foo']\n[PKI]\n[Debug]\nUnwrapDelay='a'\n")
