@@ -40,7 +40,7 @@ def add_parser(subparsers: Any) -> None:
         epilog="Example: katzentwist testnet --ping 5 --exit",
     )
     parser.add_argument("--dir", metavar="DIR", help="folder of the network; one that holds a network is run as it is")
-    add_shape_options(parser)
+    add_shape_options(parser, EPOCH)
     parser.add_argument("--ping", type=int, default=0, metavar="N", help="send N pings to the echo service")
     parser.add_argument("--exit", action="store_true", help="leave after the pings instead of waiting for Ctrl-C")
     parser.add_argument("--json", action="store_true", help="print the table as JSON")
