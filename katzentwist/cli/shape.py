@@ -21,7 +21,9 @@ def add_shape_options(parser: argparse.ArgumentParser, epoch: str = "") -> None:
     parser.add_argument(
         "--service-nodes", type=int, metavar="N", help="number of service nodes in the v0.0.99 shape (default 0)"
     )
-    parser.add_argument("--epoch", metavar="DURATION", help=f"epoch length, such as 30s or 20m (default {epoch or d.epoch})")
+    parser.add_argument(
+        "--epoch", metavar="DURATION", help=f"epoch length, such as 30s or 20m (default {epoch or d.epoch})"
+    )
     parser.add_argument("--base-port", type=int, metavar="P", help="first of the ports to use (default: free ones)")
     parser.add_argument("--wire-kem", metavar="NAME", help=f"KEM of the links (default {d.wire_kem})")
     parser.add_argument("--log-level", metavar="LEVEL", help=f"log level of all programs (default {d.log_level})")

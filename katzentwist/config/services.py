@@ -118,15 +118,8 @@ def provider_plugins(table: ProviderTable, report: Report) -> tuple[PluginTable,
     extra, plugins = table.plugin_kaetzchen, list(table.plugins)
     if extra is None:
         return tuple(plugins)
-    if isinstance(extra, list):
-        try:
-            return (*plugins, *schema.tables_of(PluginTable)(extra, path, report))
-        except ConfigError as e:
-            report.errors.append(e)
-            return tuple(plugins)
     if not isinstance(extra, dict):
-        report.error("must be a table or an array of tables", path)
-        return tuple(plugins)
+        return (*plugins, *_listed_plugins(extra, path, report))
     report.unknown.extend(f"{path}.{k}" for k in extra if k.lower() != "config")
     config = schema.lookup(extra, "Config")
     if not isinstance(config, dict):
@@ -139,6 +132,17 @@ def provider_plugins(table: ProviderTable, report: Report) -> tuple[PluginTable,
         report.warn(f"{path}.Config goes to the last plugin without Config, '{plugins[without[-1]].capability}'")
     plugins[without[-1]] = attrs.evolve(plugins[without[-1]], config=config)
     return tuple(plugins)
+
+
+def _listed_plugins(extra: Any, path: str, report: Report) -> Sequence[PluginTable]:
+    if not isinstance(extra, list):
+        report.error("must be a table or an array of tables", path)
+        return ()
+    try:
+        return schema.tables_of(PluginTable)(extra, path, report)  # type: ignore[no-any-return]
+    except ConfigError as e:
+        report.errors.append(e)
+        return ()
 
 
 def resolve_user_db(table: UserDBTable | None, sql: SQLDBTable | None, data_dir: str, report: Report) -> Database:
