@@ -86,6 +86,7 @@ class Load:
         self._args, self._around = args, around
         self._due: dict[bytes, tuple[float, int]] = {}
         self.sent = self.received = self.wrong = 0
+        self.held_back = 0
         self.lateness: list[float] = []
         self.calm: list[float] = []
         self._measuring = False
@@ -111,7 +112,12 @@ class Load:
         while position < len(packets) and (now := time.monotonic()) - began < seconds:
             until = min(len(packets), int((now - began) * rate)) if rate else position + 64 * len(senders)
             batches: list[list[bytes]] = [[] for _ in senders]
+            # A link that is full takes nothing: what waits in the generator says nothing about the node.
+            full = {i for i, node in enumerate(senders) if node.link is None or not node.link.writable}
             for serial in range(position, min(until, len(packets))):
+                if serial % len(senders) in full:
+                    self.held_back += 1
+                    continue
                 packet, element, delay, to = packets[serial]
                 self._due[element] = (now + delay / 1000, to)
                 batches[serial % len(senders)].append(packet)
@@ -183,6 +189,7 @@ class Load:
             "ratio to one x25519": round(per_packet / multiplication, 2),
             "cpu share of the node": round(cpu / wall, 2),
             "cpu share of the generator": round(mine / wall, 2),
+            "not offered, link full": self.held_back,
             "lost": self.sent - self.received,
             "lost share": round(1 - self.received / max(self.sent, 1), 5),
             "wrong or twice": self.wrong,
