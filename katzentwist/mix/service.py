@@ -228,7 +228,7 @@ class NodeDaemon(Daemon):
             notice(self.log, "AEZv5 implementation is hardware accelerated.")
         else:
             self.log.warn("AEZv5 implementation IS NOT hardware accelerated.")
-            self.log.warn("the native core is missing: packets are processed in Python, about 100 times slower")
+            self.log.warn("the native core is missing: packets are processed in Python, many times slower")
         for line in identity_lines(identities):
             notice(self.log, "{line}", line=line)
         notice(self.log, "Sphinx geometry:\n{geometry}", geometry=config.geometry.toml())
