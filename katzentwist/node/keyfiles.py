@@ -54,11 +54,12 @@ def prepare_data_dir(path: str, key: str = "Server.DataDir") -> Path:
     except OSError as error:
         raise ConfigError(f"can not make {path}: {error.strerror}; make its parent folder first", key) from error
     try:
-        found = folder.stat()
+        found = folder.lstat()  # a link is no directory (spec: node 1.2)
     except OSError as error:
         raise ConfigError(f"can not look at {path}: {error.strerror}", key) from error
     if not stat.S_ISDIR(found.st_mode):
-        raise ConfigError(f"{path} is not a directory; remove it or choose another", key)
+        kind = "a symbolic link" if stat.S_ISLNK(found.st_mode) else "not a directory"
+        raise ConfigError(f"{path} is {kind}; write the path of a directory", key)
     mode = stat.S_IMODE(found.st_mode)
     if mode != DIRECTORY_MODE:
         raise ConfigError(f"{path} has mode {mode:04o}, it must be 0700; run: chmod 700 {path}", key)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import resource
 import signal
 import sys
 import time
@@ -32,6 +33,8 @@ from katzentwist.node.logging import LogFile
 from katzentwist.node.notify import Notifier
 
 C = TypeVar("C")
+MAX_FILES: Final = 65536
+"""Open files, connections above all; as in contrib/systemd."""
 IMPATIENCE: Final = 1.0
 """Seconds after which a second signal is meant as one."""
 
@@ -153,6 +156,7 @@ class Daemon(service.MultiService):
     def __init__(self, options: DaemonOptions, logging: Logging, report: Report, reactor: Any) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         os.umask(0o077)
+        _raise_file_limit()
         # Handshakes and documents run Python in threads; the reactor must not wait 5 ms for each of them.
         sys.setswitchinterval(0.0005)
         # Delays must not move when the wall clock is set; callLater follows this attribute.
@@ -355,6 +359,15 @@ class Daemon(service.MultiService):
                 self._log_file.reopen()
         except OSError as e:
             self.fail(f"can not reopen the log file '{self._settings.file}': {e.strerror}")
+
+
+def _raise_file_limit() -> None:
+    """Allow as many connections as the host does; the usual soft limit, for the sake of select(), is 1024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _exit_with(status: int) -> None:

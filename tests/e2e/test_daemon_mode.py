@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -58,7 +59,17 @@ class DaemonCase(SynchronousTestCase):
         node = node or self.mix
         program = "katzendirauth" if node.role == "authority" else "katzenmix"
         return subprocess.run(
-            [*TWISTD, f"--pidfile={self.pid_file}", program, "-f", str(node.config)],
+            [
+                "/bin/sh",
+                "-c",
+                'ulimit -S -n 512; exec "$@"',
+                "sh",
+                *TWISTD,
+                f"--pidfile={self.pid_file}",
+                program,
+                "-f",
+                str(node.config),
+            ],
             env=environment(),
             cwd=self.folder,
             capture_output=True,
@@ -107,6 +118,9 @@ class BackgroundTests(DaemonCase):
             log.rename(data / name)
             os.kill(int(self.pid_file.read_text()), signal.SIGHUP)
             wait_for("the new log file", log.exists)
+        limits = Path(f"/proc/{self.pid_file.read_text()}/limits").read_text()
+        soft, hard = re.search(r"Max open files +(\d+) +(\d+)", limits).groups()
+        self.assertEqual(int(soft), min(65536, int(hard)))
         self.end()
         self.assertIn("Shutdown complete.", log.read_text())
         self.assertFalse((data / "management_sock").exists())

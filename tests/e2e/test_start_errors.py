@@ -99,6 +99,13 @@ class StartErrorTests(SynchronousTestCase):
         node.config.write_text(toml.dump(tables))
         self.refused(["is not a directory"])
 
+    def test_data_dir_is_a_link(self) -> None:
+        """A symbolic link is no directory (node 1.2)."""
+        folder = self.network.nodes[1].folder
+        folder.rename(folder.with_name("elsewhere"))
+        folder.symlink_to(folder.with_name("elsewhere"))
+        self.refused(["a symbolic link", str(folder)])
+
     def test_half_a_key_pair(self) -> None:
         """One file of a key pair is missing."""
         (self.folder / "mix1" / "link.public.pem").unlink()
