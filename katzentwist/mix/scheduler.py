@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import math
 from collections.abc import Callable
 from typing import Protocol
 
@@ -140,8 +139,3 @@ class Scheduler:
         if blown:
             self.dropped(DropReason.SCHEDULER_DEADLINE_BLOWN, blown)
         return out
-
-
-def is_finite_positive(rate: float) -> bool:
-    """Whether a rate can drive an exponential timer."""
-    return rate > 0 and math.isfinite(rate)
