@@ -4,81 +4,161 @@ from __future__ import annotations
 
 import atexit
 import functools
+import os
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import time
+import unittest
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+
+from twisted.trial.unittest import SynchronousTestCase
 
 from katzentwist.config import toml
 from katzentwist.testnet.children import Child
 from katzentwist.testnet.plan import Node, Shape
+from katzentwist.thin.blocking import ThinClient
 from tests.e2e.processes import LiveNetwork, environment, wait_for
 
 PUBLISHED = "katzenpost-thinclient==0.0.25"
 
 
-class ClientSide:
-    """The network, and the daemons that were started on it."""
+SHAPE = Shape(epoch="60s", lambda_p=0.02, lambda_l=0.001, mu=0.02, providers=2)
+"""Epochs that leave nodes on a busy machine 7.5 s to upload their descriptors."""
+TWO_EPOCHS = 150.0
 
-    def __init__(self) -> None:
-        self.live = LiveNetwork(Shape(epoch="30s", lambda_p=0.02, lambda_l=0.001, mu=0.02, providers=2))
-        self.live.start()
+
+class ClientSide:
+    """A network, and the daemons that were started on it; a context manager."""
+
+    def __init__(self, shape: Shape = SHAPE) -> None:
+        self.live = LiveNetwork(shape)
         self.folder = self.live.network.client
-        self._started = 0
+        self._daemons: list[Daemon] = []
+        try:
+            self.live.start()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> ClientSide:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """End everything."""
+        for daemon in self._daemons:
+            daemon.stop(signal.SIGKILL)
         self.live.__exit__(None, None, None)
 
     def daemon(self, listen: dict[str, Any] | None = None, **tables: Any) -> Daemon:
-        """Start one, with a listener of its own."""
-        self._started += 1
-        folder = self.live.network.folder / f"client{self._started}"
+        """Prepare one, with a listener of its own."""
+        name = f"client{len(self._daemons) + 1}"
+        folder = self.live.network.folder / name
         folder.mkdir(mode=0o700)
         config = toml.parse((self.folder / "client.toml").read_text())
-        if listen is not None:
-            config["Listen"] = listen
+        config["Listen"] = listen or {"Unix": {"Address": f"@katzentwist-{os.getpid()}-{id(self)}-{name}"}}
         config.update(tables)
         (folder / "client.toml").write_text(toml.dump(config))
         dial = {kind: {"Address": table["Address"]} for kind, table in config["Listen"].items()}
         (folder / "thinclient.toml").write_text(toml.dump({"Dial": dial}))
-        return Daemon(self, Node(folder.name, "client", folder, folder / "client.toml", [], ""))
+        log = Path(config["Logging"].get("File") or folder / "output.log")
+        self._daemons.append(Daemon(self, Node(name, "client", folder, folder / "client.toml", [], ""), log))
+        return self._daemons[-1]
+
+    def tcp(self) -> dict[str, Any]:
+        """The listener that testnet writes."""
+        listen: dict[str, Any] = toml.parse((self.folder / "client.toml").read_text())["Listen"]
+        return listen
+
+    def complete(self, document: Mapping[str, Any] | None) -> bool:
+        """Whether a document is that of this epoch and lists every node."""
+        if document is None or document["Epoch"] != self.live.epochs.number(time.time()):
+            return False
+        roles = [n.role for n in self.live.network.nodes]
+        listed = [document["GatewayNodes"], document["ServiceNodes"], *document["Topology"]]
+        providers = roles.count("provider")
+        return sum(map(len, listed)) == len(roles) - roles.count("authority") + providers
 
 
 class Daemon:
     """One client daemon; a context manager."""
 
-    def __init__(self, side: ClientSide, node: Node) -> None:
+    def __init__(self, side: ClientSide, node: Node, log: Path) -> None:
         self.side, self.node = side, node
         self.thin = node.folder / "thinclient.toml"
-        self._child: Child
+        self._log = log
+        self._child: Child | None = None
 
     def __enter__(self) -> Daemon:
         self.start()
         return self
 
     def start(self) -> None:
-        """Start it and wait until it is connected."""
+        """Start it and wait until it is connected and knows all nodes."""
         before = self.log().count("connected to gateway")
         self._child = self.side.live.children._start(self.node)
         wait_for("the daemon's session", lambda: self.log().count("NOTI client: connected to gateway") > before)
+        self.wait_ready()
+
+    def wait_ready(self) -> None:
+        """Wait until applications see a complete document of this epoch, and a session with a gateway."""
+        with ThinClient(self.thin) as app:
+            wait_for(
+                "a complete document and a session",
+                lambda: app.is_connected() and self.side.complete(app.pki_document()),
+                TWO_EPOCHS,
+            )
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        assert self._child is not None
+        return self._child.process.pid
 
     def log(self) -> str:
         """What it wrote."""
-        file = self.node.folder / "output.log"
-        return file.read_text() if file.exists() else ""
+        return self._log.read_text() if self._log.exists() else ""
 
-    def stop(self, number: int = signal.SIGTERM) -> int:
-        """End it; the exit status."""
+    def stop(self, number: int = signal.SIGTERM) -> int | None:
+        """End it; the exit status, None if it never ran."""
+        if self._child is None:
+            return None
         if self._child.process.poll() is None:
             self._child.process.send_signal(number)
-        return self._child.process.wait(10)
+        return self._child.process.wait(30)
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+class ClientSideCase(SynchronousTestCase):
+    """Tests that share one network; it ends with the last of them, or with the program if only some are run."""
+
+    _done: ClassVar[set[str]] = set()
+    side: ClientSide
+
+    def setUp(self) -> None:
+        """Start the network if it does not run."""
+        self.side = client_side()
+
+    def tearDown(self) -> None:
+        """End the network after the last test."""
+        self._done.add(self.id())
+        names = unittest.defaultTestLoader.getTestCaseNames
+        if self._done >= {
+            f"{c.__module__}.{c.__name__}.{n}" for c in ClientSideCase.__subclasses__() for n in names(c)
+        }:
+            self._done.clear()
+            atexit.unregister(self.side.close)
+            self.side.close()
+            client_side.cache_clear()
 
 
 @functools.cache

@@ -6,161 +6,26 @@ import base64
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
-
-from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from katzentwist.thin.blocking import ThinClient
-from tests.e2e.clientside import Daemon, client_side, published_python, run_script
+from katzentwist.thin.protocol import encode_request
+from tests.e2e import published
+from tests.e2e.clientside import ClientSideCase, Daemon
 from tests.e2e.processes import ROOT, cli, environment, twistd, wait_for
 
 EXAMPLES = ROOT / "examples"
 
-PUBLISHED_ALL = """
-import asyncio, json, sys
-from katzenpost_thinclient import Config, ThinClient
-import logging; logging.disable(logging.CRITICAL)
-out = {"status": [], "docs": 0, "sent": [], "replies": []}
-async def status(e): out["status"].append(e["is_connected"])
-async def doc(e): out["docs"] += 1
-async def sent(e): out["sent"].append([e["surbid"].hex(), e.get("err"), e["reply_eta"], e["sent_at"]])
-async def reply(e): out["replies"].append([e["surbid"].hex(), e["error_code"], len(e["payload"])])
-async def main():
-    c = ThinClient(Config(sys.argv[1], on_connection_status=status, on_new_pki_document=doc, on_message_sent=sent,
-                          on_message_reply=reply))
-    await c.start(asyncio.get_running_loop())
-    g = c.geometry
-    out["geometry"] = [getattr(g, "UserForwardPayloadLength", None), c.pigeonhole_geometry is not None]
-    out["epoch"] = c.pki_document()["Epoch"]
-    s = c.get_service("echo")
-    node, queue = s.to_destination()
-    out["queue"] = queue.decode()
-    r = await c.blocking_send_message(b"hello", node, queue, 60)
-    out["echo"] = [r[:5].decode(), len(r), r[5:] == bytes(len(r) - 5)]
-    big, unknown = c.new_surb_id(), c.new_surb_id()
-    await c.send_message(big, b"x" * 2001, node, queue)
-    await c.send_message(unknown, b"x" * 2000, bytes(32), queue)
-    await c.send_message_without_reply(b"one way", node, queue)
-    raw, epoch = await c.get_pki_document_raw(0)
-    out["raw"] = [len(raw) > 1000, epoch >= out["epoch"]]
-    try:
-        await c.get_pki_document_raw(1)
-    except Exception as e:
-        out["raw1"] = str(e)
-    out["authorities"] = [a["identifier"] for a in await c.get_directory_authorities()]
-    while len(out["sent"]) < 3:
-        await asyncio.sleep(0.1)
-    out["big"], out["unknown"] = big.hex(), unknown.hex()
-    c.stop()
-    await asyncio.sleep(0.1)
-asyncio.run(main())
-print(json.dumps(out))
-"""
 
-PUBLISHED_PIGEONHOLE = """
-import asyncio, json, sys
-from katzenpost_thinclient import Config, ThinClient
-import logging; logging.disable(logging.CRITICAL)
-async def main():
-    c = ThinClient(Config(sys.argv[1]))
-    await c.start(asyncio.get_running_loop())
-    calls = {
-        "new_keypair": lambda: c.new_keypair(bytes(32)),
-        "encrypt_read": lambda: c.encrypt_read(b"r", b"i"),
-        "encrypt_write": lambda: c.encrypt_write(b"p", b"w", b"i"),
-        "cancel_resending_encrypted_message": lambda: c.cancel_resending_encrypted_message(bytes(32)),
-        "next_message_box_index": lambda: c.next_message_box_index(b"i"),
-        "get_message_box_index_counter": lambda: c.get_message_box_index_counter(b"i"),
-        "cancel_resending_copy_command": lambda: c.cancel_resending_copy_command(bytes(32)),
-        "start_resending_copy_command": lambda: c.start_resending_copy_command(b"w"),
-        "voucher_mint": lambda: c.voucher_mint(b"w", "name"),
-        "voucher_induct": lambda: c.voucher_induct(b"v", b"p", b"r"),
-        "voucher_open": lambda: c.voucher_open(b"k", b"s", b"w"),
-        "voucher_derive_stream": lambda: c.voucher_derive_stream(b"v"),
-    }
-    out = {}
-    for name, call in calls.items():
-        try:
-            await asyncio.wait_for(call(), 5)
-            out[name] = "success"
-        except asyncio.TimeoutError:
-            out[name] = "hangs"
-        except Exception as e:
-            out[name] = type(e).__name__ + ": " + str(e)
-    c.stop()
-    await asyncio.sleep(0.1)
-    print(json.dumps(out))
-asyncio.run(main())
-"""
-
-PUBLISHED_RESUME = """
-import asyncio, json, sys
-from katzenpost_thinclient import Config, ThinClient
-import logging; logging.disable(logging.CRITICAL)
-out = {"replies": []}
-async def reply(e): out["replies"].append(e["payload"].rstrip(b"\\0").decode())
-sent = asyncio.Event()
-async def on_sent(e): sent.set()
-async def main():
-    loop = asyncio.get_running_loop()
-    c = ThinClient(Config(sys.argv[1], on_message_reply=reply, on_message_sent=on_sent))
-    await c.start(loop)
-    node, queue = c.get_service("echo").to_destination()
-    await c.send_message(c.new_surb_id(), b"meanwhile", node, queue)
-    await asyncio.wait_for(sent.wait(), 30)
-    out["before"] = list(out["replies"])
-    c.socket.shutdown(2)  # the library connects again by itself, with the same token
-    for _ in range(100):
-        await asyncio.sleep(0.1)
-        if out["replies"]:
-            break
-    c.stop()
-    await asyncio.sleep(0.1)
-asyncio.run(main())
-print(json.dumps(out))
-"""
-
-PUBLISHED_MANY = """
-import asyncio, json, sys
-from katzenpost_thinclient import Config, ThinClient
-import logging; logging.disable(logging.CRITICAL)
-async def one(name):
-    c = ThinClient(Config(sys.argv[1]))
-    await c.start(asyncio.get_running_loop())
-    node, queue = c.get_service("echo").to_destination()
-    got = []
-    for i in range(3):
-        r = await c.blocking_send_message(f"{name} {i}".encode(), node, queue, 60)
-        got.append(r.rstrip(b"\\0").decode())
-    c.stop()
-    return got
-async def main():
-    print(json.dumps(await asyncio.gather(one("first"), one("second"))))
-    await asyncio.sleep(0.1)
-asyncio.run(main())
-"""
-
-
-def published(script: str, daemon: Daemon) -> Any:
-    """What a script with the published library printed."""
-    python = published_python()
-    if python is None:
-        raise SkipTest("katzenpost-thinclient 0.0.25 can not be installed here (no PyPI?)")
-    done = run_script(python, script, str(daemon.thin))
-    if done.returncode:
-        raise AssertionError(done.stdout + done.stderr)
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-class PublishedTests(SynchronousTestCase):
+class PublishedTests(ClientSideCase):
     """katzenpost-thinclient 0.0.25, unmodified (spec: client 20, point 2)."""
 
     def check_everything(self, daemon: Daemon) -> None:
         """Documents, geometries, echo, refusals, one way, raw document, authorities."""
-        out = published(PUBLISHED_ALL, daemon)
+        out = published.run(published.EVERYTHING, daemon)
         self.assertEqual(out["status"][0], True)
         self.assertEqual(out["geometry"], [2000, True])
         self.assertEqual(out["queue"], "+echo")
@@ -177,12 +42,12 @@ class PublishedTests(SynchronousTestCase):
 
     def test_tcp(self) -> None:
         """Over TCP, as testnet writes it."""
-        with client_side().daemon() as daemon:
+        with self.side.daemon(self.side.tcp()) as daemon:
             self.check_everything(daemon)
 
     def test_unix(self) -> None:
         """Over a UNIX socket."""
-        side = client_side()
+        side = self.side
         path = side.live.network.folder / "app.socket"
         with side.daemon({"Unix": {"Address": str(path)}}) as daemon:
             self.check_everything(daemon)
@@ -192,27 +57,28 @@ class PublishedTests(SynchronousTestCase):
     def test_abstract(self) -> None:
         """Over an abstract socket, and several applications at once."""
         name = f"@katzentwist-test-{os.getpid()}"
-        with client_side().daemon({"Unix": {"Address": name}}) as daemon:
-            out = published(PUBLISHED_MANY, daemon)
+        with self.side.daemon({"Unix": {"Address": name}}) as daemon:
+            out = published.run(published.MANY, daemon)
             self.assertEqual(out, [[f"{n} {i}" for i in range(3)] for n in ("first", "second")])
 
     def test_pigeonhole(self) -> None:
-        """Every call fails cleanly and at once."""
-        with client_side().daemon({"Unix": {"Address": f"@katzentwist-p-{os.getpid()}"}}) as daemon:
-            out = published(PUBLISHED_PIGEONHOLE, daemon)
-            propagation = out.pop("start_resending_copy_command")
-            self.assertIn("CourierPropagationError", propagation)
+        """All 16 calls of client 15 (this version exposes each) fail cleanly and at once."""
+        with self.side.daemon() as daemon:
+            out = published.run(published.PIGEONHOLE, daemon)
+            self.assertEqual(len(out), 16)
+            for name in ("start_resending_copy_command", "start_resending_encrypted_message"):
+                self.assertIn("CourierPropagationError", out.pop(name))
             for name, result in out.items():
                 self.assertIn("Service unavailable", result, name)
 
     def test_resume(self) -> None:
         """A reply that falls due while the application is away arrives after it came back."""
-        with client_side().daemon({"Unix": {"Address": f"@katzentwist-r-{os.getpid()}"}}) as daemon:
-            out = published(PUBLISHED_RESUME, daemon)
+        with self.side.daemon() as daemon:
+            out = published.run(published.RESUME, daemon)
             self.assertEqual(out, {"before": [], "replies": ["meanwhile"]})
 
 
-class OwnTests(SynchronousTestCase):
+class OwnTests(ClientSideCase):
     """Our library, by its examples, and the tools."""
 
     def test_examples(self) -> None:
@@ -224,7 +90,7 @@ class OwnTests(SynchronousTestCase):
             "events_client": "which reply is which?",
             "reliable_client": "again and again",
         }
-        with client_side().daemon({"Unix": {"Address": f"@katzentwist-e-{os.getpid()}"}}) as daemon:
+        with self.side.daemon() as daemon:
             running = {
                 name: subprocess.Popen(
                     [sys.executable, str(EXAMPLES / f"{name}.py"), str(daemon.thin)],
@@ -236,14 +102,14 @@ class OwnTests(SynchronousTestCase):
                 for name in expected
             }
             for name, process in running.items():
-                output, _ = process.communicate(timeout=60)
+                output, _ = process.communicate(timeout=150)
                 self.assertEqual(process.returncode, 0, output)
                 self.assertIn(expected[name], output)
 
     def test_tools(self) -> None:
         """ping --thin, consensus --thin, and ping and consensus by themselves."""
-        side = client_side()
-        with side.daemon({"Unix": {"Address": f"@katzentwist-t-{os.getpid()}"}}) as daemon:
+        side = self.side
+        with side.daemon() as daemon:
             done = cli("ping", "--thin", str(daemon.thin), "-n", "3", "-C", "3")
             self.assertEqual(done.returncode, 0, done.stderr)
             self.assertIn("Success rate is 100 percent (3/3)", done.stdout)
@@ -260,7 +126,7 @@ class OwnTests(SynchronousTestCase):
 
     def test_user(self) -> None:
         """A fixed name and key are made once and used again."""
-        side = client_side()
+        side = self.side
         key = side.folder / "alice.pem"
         options = ["--user", "alice", "--link-key", str(key), "--gateway", "provider1"]
         first = cli("ping", "-f", str(side.folder / "client.toml"), "-n", "1", *options)
@@ -273,36 +139,35 @@ class OwnTests(SynchronousTestCase):
 
     def test_receive(self) -> None:
         """A message to a user of a Provider is printed, then acknowledged, then gone."""
-        side = client_side()
+        side = self.side
         config = str(side.folder / "client.toml")
         options = ["--user", "bob", "--link-key", str(side.folder / "bob.pem"), "--gateway", "provider1"]
         # Who logs on is known from then on: testnet trusts on first use.
         self.assertEqual(cli("ping", "-f", config, "-n", "1", *options).returncode, 0)
         with (
-            side.daemon({"Unix": {"Address": f"@katzentwist-b-{os.getpid()}"}}) as daemon,
+            side.daemon() as daemon,
             ThinClient(daemon.thin) as app,
         ):
             [service] = [s for s in app.get_services("echo") if s.mix_descriptor["Name"].startswith("provider1")]
             node, _ = service.to_destination()
             for text in (b"first for bob", b"second for bob"):
                 app.send_message_without_reply(text, node, b"bob")
-            done = cli("receive", "-f", config, *options, "-n", "1")
+            done = cli("receive", "-f", config, *options, "-n", "1", timeout=120)
             self.assertEqual(done.returncode, 0, done.stderr)
-            more = cli("receive", "-f", config, *options, "-n", "1", "--json")
+            more = cli("receive", "-f", config, *options, "-n", "1", "--json", timeout=120)
             texts = {done.stdout.strip(), base64.b64decode(json.loads(more.stdout)["payload"]).rstrip(b"\0").decode()}
             self.assertEqual(texts, {"first for bob", "second for bob"})
 
     def test_proxy(self) -> None:
         """The daemon reaches its gateway through a real SOCKS5 server, and only through it."""
-        side = client_side()
+        side = self.side
         script = str(ROOT / "tests" / "e2e" / "socksserver.py")
         server = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True)
         assert server.stdout is not None
         try:
             address = f"127.0.0.1:{int(server.stdout.readline())}"
             proxy = {"Type": "socks5", "Network": "tcp", "Address": address, "User": "alice", "Password": "secret"}
-            listen = {"Unix": {"Address": f"@katzentwist-x-{os.getpid()}"}}
-            with side.daemon(listen, UpstreamProxy=proxy) as daemon:
+            with side.daemon(UpstreamProxy=proxy) as daemon:
                 done = cli("ping", "--thin", str(daemon.thin), "-n", "2")
                 self.assertIn("(2/2)", done.stdout, done.stderr)
                 self.assertIn("connected to 127.0.0.1", server.stdout.readline())
@@ -328,12 +193,12 @@ class OwnTests(SynchronousTestCase):
             self.assertNotIn("Traceback", done.stderr)
 
 
-class DaemonTests(SynchronousTestCase):
+class DaemonTests(ClientSideCase):
     """The program: start, end, what it says (spec: client 16.4)."""
 
     def test_shutdown(self) -> None:
         """Point 10: SIGTERM: shutdown_event, then the end of the stream, status 0."""
-        with client_side().daemon({"Unix": {"Address": f"@katzentwist-s-{os.getpid()}"}}) as daemon:
+        with self.side.daemon() as daemon:
             script = (
                 "import sys\n"
                 "from katzentwist.thin.blocking import ThinClient\n"
@@ -360,7 +225,7 @@ class DaemonTests(SynchronousTestCase):
 
     def test_stale_socket(self) -> None:
         """The socket of a daemon that was killed is in nobody's way; that of a living one is."""
-        side = client_side()
+        side = self.side
         path = side.live.network.folder / "stale.socket"
         daemon = side.daemon({"Unix": {"Address": str(path)}})
         daemon.start()
@@ -374,7 +239,7 @@ class DaemonTests(SynchronousTestCase):
 
     def test_validate(self) -> None:
         """--validate-only opens nothing and knows unknown keys; both spellings of the option."""
-        side = client_side()
+        side = self.side
         file = side.folder / "client.toml"
         good = twistd("katzenclient", "-c", str(file), "--validate-only", cwd=side.folder)
         self.assertEqual((good.returncode, good.stdout), (0, f"configuration file '{file}' is valid\n"), good.stderr)
@@ -384,18 +249,62 @@ class DaemonTests(SynchronousTestCase):
         self.assertEqual(done.returncode, 1)
         self.assertIn("unrecognised configuration keys: Nonsense", done.stderr)
 
-    def test_gateway_restarted(self) -> None:
-        """The gateway ends: false, once; it comes back, or another one serves: true; a ping gets through again."""
-        side = client_side()
-        with side.daemon({"Unix": {"Address": f"@katzentwist-g-{os.getpid()}"}}) as daemon:
-            name = daemon.log().rpartition("connected to gateway ")[2].split()[0]
-            child = side.live.child(name)
-            child.process.terminate()  # kill -9 would cost its mix keys, and so the rest of the epoch
-            child.process.wait()
-            side.live.children._children.remove(child)
-            wait_for("the loss", lambda: "WARN client: not connected" in daemon.log())
-            side.live.children._children.append(side.live.children._start(child.node))
-            wait_for("the new session", lambda: daemon.log().count("NOTI client: connected to gateway") > 1)
-            side.live.wait_ready()
-            done = cli("ping", "--thin", str(daemon.thin), "-n", "2", timeout=120)
-            self.assertIn("(2/2)", done.stdout, done.stderr)
+    def test_daemon_restarted(self) -> None:
+        """The published library comes back by itself, after an orderly end and after kill -9, to another daemon."""
+        with self.side.daemon() as daemon, published.Watcher(daemon) as app:
+            self.assertEqual(app.ask("before"), {"echo": "before"})
+            for number, graceful in ((signal.SIGTERM, True), (signal.SIGKILL, False)):
+                daemon.stop(number)
+                wait_for("the loss", lambda: app.all("graceful"))
+                self.assertEqual(app.all("graceful"), [graceful])
+                self.assertEqual(app.ask("meanwhile"), {"error": "ThinClientOfflineError"})
+                before = app.all("instance")
+                app.said.clear()
+                daemon.start()
+                wait_for("the application", lambda: app.all("connected")[-1:] == [True])
+                self.assertNotIn(app.all("instance")[0], before)
+                self.assertEqual(app.ask("again"), {"echo": "again"})
+
+    def test_reopen_log(self) -> None:
+        """SIGHUP: the log goes on in a new file, each time; the session lasts."""
+        folder = self.side.live.network.folder / "logs"
+        folder.mkdir()
+        log = folder / "client.log"
+        with self.side.daemon(Logging={"Level": "NOTICE", "File": str(log)}) as daemon:
+            for name in ("one", "two"):
+                log.rename(folder / name)
+                os.kill(daemon.pid, signal.SIGHUP)
+                wait_for("the new log file", log.exists)
+            self.assertIn("(1/1)", cli("ping", "--thin", str(daemon.thin), "-n", "1").stdout)
+            self.assertEqual(daemon.stop(), 0)
+            self.assertIn("Shutdown complete.", log.read_text())
+            self.assertIn("connected to gateway", (folder / "one").read_text())
+            self.assertEqual(log.stat().st_mode & 0o777, 0o600)
+
+    def test_never_reads(self) -> None:
+        """Who asks and never reads is cut off when 64 MiB wait for it; meanwhile others are served."""
+        path = self.side.live.network.folder / "deaf.socket"
+        with self.side.daemon({"Unix": {"Address": str(path)}}) as daemon, ThinClient(daemon.thin) as app:
+            node, queue = app.get_service("echo").to_destination()
+            size = len(app.get_pki_document_raw()[0])
+            before = _resident(daemon.pid)
+            request = encode_request("get_pki_document", query_id=bytes(16), epoch=0)
+            with socket.socket(socket.AF_UNIX) as deaf:
+                deaf.settimeout(30)
+                deaf.connect(str(path))
+                part = request * ((8 << 20) // size)
+                for _ in range(4):
+                    deaf.sendall(part)
+                reply = app.blocking_send_message(b"in between", node, queue, 60)
+                self.assertTrue(reply.startswith(b"in between"))
+                with self.assertRaises((BrokenPipeError, ConnectionResetError)):
+                    for _ in range(12):
+                        deaf.sendall(part)
+            self.assertLess(_resident(daemon.pid) - before, 160 << 20)
+            reply = app.blocking_send_message(b"afterwards", node, queue, 60)
+            self.assertTrue(reply.startswith(b"afterwards"))
+
+
+def _resident(pid: int) -> int:
+    """Bytes of memory of a process."""
+    return int((Path("/proc") / str(pid) / "statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
