@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from katzentwist.cli.output import print_json
-from katzentwist.config import authority, client, node, thinclient, toml
+from katzentwist.config import authority, client, thinclient, toml
 from katzentwist.config.schema import Report, lookup
 from katzentwist.errors import ConfigError
+from katzentwist.node.extras import load_node
 from katzentwist.node.startup import local_ips, read_text
 
 Load = Callable[[str], tuple[Any, Report]]
@@ -72,4 +73,4 @@ def kind_of(tables: dict[str, Any]) -> tuple[str, Load]:
     authority_tables = ("Mixes", "Providers", "GatewayNodes", "ServiceNodes", "Authorities", "Authority", "Parameters")
     if any(has(name) for name in authority_tables):
         return "authority", lambda text: authority.load(text, local_ips=local_ips(), read_file=read_text)
-    return "node", lambda text: node.load(text, local_ips=local_ips(), read_file=read_text)
+    return "node", load_node

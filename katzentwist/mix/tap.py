@@ -7,12 +7,12 @@ from typing import NoReturn
 
 from twisted.application.service import IService
 
-from katzentwist.config import node
 from katzentwist.config.node import NodeConfig
 from katzentwist.config.schema import Report
 from katzentwist.errors import KatzentwistError
 from katzentwist.mix.service import NodeDaemon, identity_lines, load_identities
-from katzentwist.node.startup import epochs_of, local_ips, read_text
+from katzentwist.node.extras import load_node
+from katzentwist.node.startup import epochs_of
 from katzentwist.node.tapbase import GeneratingOptions, die, read_config
 
 
@@ -26,7 +26,7 @@ class Options(GeneratingOptions):
 
 def load(text: str) -> tuple[NodeConfig | None, Report]:
     """The configuration of this host from the text of its file."""
-    return node.load(text, local_ips=local_ips(), read_file=read_text)
+    return load_node(text)
 
 
 def generate(config: NodeConfig) -> NoReturn:

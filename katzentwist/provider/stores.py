@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
-from typing import Final
 
 from katzentwist.config.node import NodeConfig, UserPolicy
 from katzentwist.config.services import Database
@@ -12,10 +10,9 @@ from katzentwist.crypto import kem
 from katzentwist.errors import ConfigError
 from katzentwist.interfaces import ISpool, IUserDB
 from katzentwist.logger import ModuleLogger
+from katzentwist.node.extras import missing_extra
 from katzentwist.node.runtime import Runtime
 from katzentwist.store.embedded import EmbeddedSpool, EmbeddedUserDB
-
-_EXTRAS: Final = {"sql": ("postgres", ("txpostgres", "psycopg2")), "extern": ("web", ("treq",))}
 
 log = ModuleLogger("provider")
 
@@ -29,8 +26,8 @@ def build_stores(
     """
     user_db, policy = config.user_db, config.users
     for database, path in ((user_db, "Provider.UserDB.Backend"), (spool_db, "Provider.SpoolDB.Backend")):
-        if database is not None:
-            _check_extra(database.backend, path)
+        if database is not None and (why := missing_extra(database.backend)):
+            raise ConfigError(f"the back end {why}", path)
     postgres = None
     if "sql" in (spool_db.backend, user_db.backend if user_db is not None else ""):
         from katzentwist.store import postgres as sql  # noqa: PLC0415 - needs an extra
@@ -51,12 +48,6 @@ def build_stores(
     if postgres is not None and spool_db.backend == "sql":
         return users, sql.PostgresSpool(postgres, user_db is not None and user_db.backend == "sql"), policy
     return users, EmbeddedSpool(Path(spool_db.path), runtime.reactor.callFromThread), policy
-
-
-def _check_extra(backend: str, path: str) -> None:
-    extra, modules = _EXTRAS.get(backend, ("", ()))
-    if any(importlib.util.find_spec(module) is None for module in modules):
-        raise ConfigError(f"the back end {backend!r} needs the {extra} extra (pip install katzentwist[{extra}])", path)
 
 
 def _closed(policy: UserPolicy | None) -> UserPolicy:

@@ -1,0 +1,58 @@
+"""Optional Python packages that a configuration needs: a mistake of the file if they are not there (design D3)."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterable
+from typing import Final
+
+from katzentwist.config import node
+from katzentwist.config.addresses import Address
+from katzentwist.config.node import Kind, NodeConfig
+from katzentwist.config.schema import Report
+from katzentwist.node.startup import local_ips, read_text
+
+_EXTRAS: Final = {
+    "sql": ("postgres", ("txpostgres", "psycopg2")),
+    "extern": ("web", ("treq",)),
+    "quic": ("quic", ("aioquic",)),
+}
+
+
+def load_node(text: str) -> tuple[NodeConfig | None, Report]:
+    """The node configuration of this host from the text of its file, for the start and for those that only look.
+
+    :returns: the configuration is None exactly when the report has errors.
+    """
+    config, report = node.load(text, local_ips=local_ips(), read_file=read_text)
+    if config is not None:
+        check_extras(config, report)
+    return (None if report.errors else config), report
+
+
+def missing_extra(feature: str) -> str:
+    """What to say if the packages of a back end or scheme are not installed; empty if nothing is missing."""
+    extra, modules = _EXTRAS.get(feature, ("", ()))
+    if all(importlib.util.find_spec(module) is not None for module in modules):
+        return ""
+    return f"{feature!r} needs the {extra} extra (pip install katzentwist[{extra}])"
+
+
+def check_extras(config: NodeConfig, report: Report) -> None:
+    """Note every part of *config* that needs an extra which is not installed."""
+    where = "Provider" if config.user_db is not None else "Gateway"
+    for database, path in ((config.user_db, f"{where}.UserDB"), (config.spool_db, f"{where}.SpoolDB")):
+        if database is not None and (why := missing_extra(database.backend)):
+            report.error(f"the back end {why}", f"{path}.Backend")
+    for half in config.halves:
+        second = half.kind is Kind.SERVICE and len(config.halves) > 1
+        _check_quic(half.listen, "Provider.ServiceAddresses" if second else "Server.Addresses", report)
+    for number, authority in enumerate(config.authorities):
+        if all(address.scheme == "quic" for address in authority.addresses):
+            _check_quic(authority.addresses, f"PKI.Voting.Authorities[{number}].Addresses", report)
+
+
+def _check_quic(addresses: Iterable[Address], path: str, report: Report) -> None:
+    for address in addresses:
+        if address.scheme == "quic" and (why := missing_extra("quic")):
+            report.error(f"{address.url}: the scheme {why}", path)
