@@ -91,6 +91,7 @@ class PKIClient:
         self._stopped = False
         self._epoch = runtime.epoch()[0]
         self._under_way: set[Deferred[Any]] = set()
+        self._complained: set[tuple[int, int]] = set()
         debug = runtime.debug
         self._timeouts = Timeouts(
             connect=debug.connect_timeout // 1000 or 30, handshake=debug.handshake_timeout // 1000 or 3
@@ -307,8 +308,14 @@ class PKIClient:
             self.core.upload_failed(half, epoch, self._runtime.clock.monotonic())
         if not told:
             words = "; ".join(_in_words(answers.get(number, "")) for number in range(len(posts)))
-            self.log.error(
-                "upload of {name} for epoch {epoch} failed: {why}", name=descriptor.name, epoch=epoch, why=words
+            # Once per epoch: it is tried again every few seconds. An authority hangs up on nodes that it does not list.
+            known = (half, epoch) in self._complained
+            self._complained = {(h, e) for h, e in self._complained if e >= epoch - 1} | {(half, epoch)}
+            (self.log.debug if known else self.log.error)(
+                "upload of {name} for epoch {epoch} failed ({why}); is the node white-listed at the authority?",
+                name=descriptor.name,
+                epoch=epoch,
+                why=words,
             )
 
     def _post(
