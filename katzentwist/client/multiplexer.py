@@ -60,7 +60,12 @@ class Multiplexer(Listener):
         self.arq = arq.ArqTable(core.config.arq_slop)
         self.client = make_client(context, transports, core, self)
         self.sender = Sender(
-            context.reactor, context.random, self.client, self._serve, decoys_off=core.config.disable_decoys
+            context.reactor,
+            context.random,
+            context.clock,
+            self.client,
+            self._serve,
+            decoys_off=core.config.disable_decoys,
         )
         self.lost_decoys = 0
         self._reactor, self._clock, self._random = context.reactor, context.clock, context.random

@@ -38,10 +38,14 @@ class Pacer:
         """Seconds until a packet may go; at 0 its token is taken."""
         if not self.interval:
             return 0.0
-        earned = int((now - self._last) / self.interval)
+        earned = max(0, int((now - self._last) / self.interval))
         self._last += earned * self.interval
         self._tokens = min(self._tokens + earned, BURST)
         if self._tokens > 0:
             self._tokens -= 1
             return 0.0
         return max(0.0, self._last + self.interval - now)
+
+    def overdrawn(self, now: float) -> None:
+        """A packet went without a token of ours; it may have cost the gateway's next one."""
+        self._last = max(self._last, now)

@@ -11,7 +11,9 @@ from twisted.internet.interfaces import IDelayedCall
 
 from katzentwist.client.compose import ComposeError, Outgoing
 from katzentwist.client.core import Client
+from katzentwist.client.pacing import Pacer
 from katzentwist.client.tickers import Ticker
+from katzentwist.clock import IClock
 from katzentwist.logger import ModuleLogger
 from katzentwist.pki.document import Document
 from katzentwist.randomness import IRandom
@@ -20,12 +22,17 @@ TICKS: Final = 64
 """Ticks that wait for the worker; a further one waits by itself, and its ticker with it."""
 DECOY_SERVICE: Final = "echo"
 SURB_ID: Final = 16
+GATEWAY_LATER: Final = 0.5
+"""Seconds by which a busy gateway may begin to count tokens later than we do."""
 DECOY: Final = object()
 """The owner of the replies to decoys."""
 
 
 class Sender:
     """The tickers and the worker.
+
+    A gateway drops what is above its rate limit, and at the start of a session Poisson traffic often is. A tick
+    for which there is no token sends a decoy, so that the intervals stay as they are and no message is lost.
 
     :param serve: sends the next request of an application and says whether a packet left; asked at each P tick.
     :ivar decoys: how many were sent.
@@ -37,6 +44,7 @@ class Sender:
         self,
         reactor: Any,
         random: IRandom,
+        clock: IClock,
         client: Client,
         serve: Callable[[], Coroutine[Any, Any, bool]],
         *,
@@ -45,6 +53,7 @@ class Sender:
         self.decoys = 0
         self._reactor, self._random, self._client, self._serve = reactor, random, client, serve
         self._decoys_off = decoys_off
+        self._clock, self._pacer = clock, Pacer()
         self._tickers: dict[str, Ticker | None] = {"P": None, "L": None}
         self._timers: dict[str, IDelayedCall] = {}
         self._ticks: deque[str] = deque()
@@ -54,6 +63,7 @@ class Sender:
 
     def use_rates(self, document: Document) -> None:
         """The rates of the document of a new epoch; a changed one draws a new interval."""
+        self._pacer.use_rates(document.lambda_p, document.lambda_l)
         rates = {"P": document.lambda_p, "L": 0.0 if self._decoys_off else document.lambda_l}
         for name, rate in rates.items():
             ticker = Ticker.from_rate(rate)
@@ -64,6 +74,7 @@ class Sender:
     def link_up(self) -> None:
         """A session is up: begin to tick."""
         self._up = True
+        self._pacer.connected(self._clock.monotonic() + GATEWAY_LATER)
         for name in self._tickers:
             self._arm(name)
 
@@ -112,9 +123,12 @@ class Sender:
             self._working = False
 
     async def _send(self, name: str) -> None:
-        if name == "P" and await self._serve():
+        token = not self._pacer.wait(self._clock.monotonic())
+        if name == "P" and token and await self._serve():
             return
         if not self._decoys_off:
+            if not token:
+                self._pacer.overdrawn(self._clock.monotonic())
             await self._decoy()
 
     async def _decoy(self) -> None:

@@ -14,7 +14,7 @@ from katzentwist.randomness import SeededRandom
 from katzentwist.sphinx import Geometry
 from katzentwist.thin.protocol import SendMessage
 from tests.network.appside import Side
-from tests.network.clientnet import EPOCHS, GEOMETRY, FakeNetwork
+from tests.network.clientnet import EPOCHS, GEOMETRY, FakeClock, FakeNetwork
 from tests.unit.test_client_tickers import kolmogorov_smirnov
 
 
@@ -450,7 +450,8 @@ class StatisticsTests(SynchronousTestCase):
         message = SendMessage(id=None, with_surb=False, surb_id=None, destination=node, recipient=b"+echo", payload=b"")
         if flooded:
             app.fifo.extend([message] * count)
-        sender = Sender(clock, SeededRandom(f"statistics {flooded}"), timed, daemon._serve, decoys_off=False)
+        random = SeededRandom(f"statistics {flooded}")
+        sender = Sender(clock, random, FakeClock(clock), timed, daemon._serve, decoys_off=False)
         sender.use_rates(document)
         sender.link_up()
         while len(timed.times) <= count:
