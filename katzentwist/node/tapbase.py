@@ -236,6 +236,8 @@ class Daemon(service.MultiService):
 
     def startService(self) -> None:
         """Start; failures end the program with status 1 and one message."""
+        # Now, since a signal may come before the reactor runs; and again then, since the reactor installs its own.
+        self._install_signals()
         self.reactor.callWhenRunning(self._install_signals)
         for warning in self._report.warnings:
             self.log.warn("{warning}", warning=warning)
