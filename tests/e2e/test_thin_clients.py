@@ -17,6 +17,9 @@ from tests.e2e import published
 from tests.e2e.clientside import ClientSideCase, Daemon
 from tests.e2e.processes import ROOT, cli, environment, twistd, wait_for
 
+if os.environ.get("KATZENTWIST_THIN") != "1":
+    skip = "minutes of real networks; run them with: make test-thin"
+
 EXAMPLES = ROOT / "examples"
 
 
