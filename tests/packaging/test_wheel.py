@@ -38,7 +38,9 @@ class WheelTests(SynchronousTestCase):
         self.assertFalse([n for n in names if n.startswith("tests/")])
 
         python = self._environment(folder / "venv")
-        self._call([python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", str(wheel)])
+        self._call(
+            [python, "-m", "pip", "install", "--quiet", "--ignore-installed", "--no-deps", "--no-index", str(wheel)]
+        )
         elsewhere = folder / "elsewhere"
         elsewhere.mkdir()
         listed = self._call([str(Path(python).parent / "twistd"), "--help"], cwd=elsewhere)
