@@ -65,14 +65,6 @@ class _Draws:
         """A uniform choice."""
         return items[self.below(len(items))]
 
-    def shuffled(self, items: Sequence[T]) -> list[T]:
-        """A new list in uniformly random order."""
-        out = list(items)
-        for i in range(len(out) - 1, 0, -1):
-            j = self.below(i + 1)
-            out[i], out[j] = out[j], out[i]
-        return out
-
 
 @implementer(IRandom)
 class SystemRandom(_Draws):

@@ -152,11 +152,6 @@ class PKICore:
             pause = min(pause, EAGER * 2.0 ** min(tries, 16))
         self._next_fetch[epoch] = mono + pause * (0.8 + 0.4 * self.random.uniform())
 
-    def unusable(self, epoch: int) -> None:
-        """The document of this epoch will never do for us."""
-        self._fetching.discard(epoch)
-        self._gone.add(epoch)
-
     def is_gone(self, epoch: int) -> bool:
         """Whether the document of this epoch will never be had."""
         return epoch in self._gone

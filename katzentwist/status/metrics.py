@@ -100,10 +100,6 @@ class Metrics:
         """Register a gauge that is read when asked for."""
         self._gauges[name, tuple(labels.items())] = read
 
-    def forget_gauges(self, *names: str) -> None:
-        """Take gauges off."""
-        self._gauges = {k: v for k, v in self._gauges.items() if k[0] not in names}
-
     def render(self) -> str:
         """The Prometheus text format, version 0.0.4."""
         out: list[str] = []
