@@ -12,7 +12,7 @@ import time
 from twisted.trial.unittest import SynchronousTestCase
 
 from katzentwist.testnet.plan import Shape
-from tests.e2e.processes import LiveNetwork, cli, environment, processes_with, wait_for
+from tests.e2e.processes import LiveNetwork, cli, environment, metrics, processes_with, wait_for
 
 
 class TestnetTests(SynchronousTestCase):
@@ -82,6 +82,19 @@ class ShapeTests(SynchronousTestCase):
             net.start()
             done = net.ping(3)
             self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+
+    def test_provider_forwards(self) -> None:
+        """A Provider serves clients who talk to a service node elsewhere, and to none of its own."""
+        with LiveNetwork(Shape(service_nodes=1, wire_kem="x25519", epoch="30s", mu=0.05)) as net:
+            net.edit("provider1", lambda tables: tables["Provider"].pop("Kaetzchen"))
+            net.start()
+            done = net.ping(10, "--gateway", "provider1")
+            self.assertEqual(done.returncode, 0, done.stdout + done.stderr + str(net.drops()))
+            there, here = (metrics(net.node(name)) for name in ("servicenode1", "provider1"))
+            self.assertGreaterEqual(there["katzenpost_kaetzchen_requests_total"], 10)
+            self.assertEqual(here.get("katzenpost_kaetzchen_requests_total", 0), 0)
+            # Out of the client's hands into the first layer, and back from the last layer into his queue.
+            self.assertGreaterEqual(here["katzenpost_sphinx_unwraps_total"], 20)
 
     def test_restart(self) -> None:
         """After kill -9 of a mix and its restart the network answers again from the second epoch change on."""
