@@ -151,7 +151,9 @@ class AuthorityCore:
         self.network = network
         self.epochs = epochs
         self.schedule = Schedule(epochs)
-        self.first_epoch = epochs.number(now)
+        self.first_epoch, elapsed, till = epochs.now(now)
+        # Nodes that were started together with us get as long as those that run when an epoch begins.
+        self._first_deadline = elapsed + min(self.schedule.descriptor_deadline, till / 2)
         self._bootstrap = bootstrap
         self._signed = set(signed)
         self._uploads: dict[int, dict[bytes, Descriptor]] = {}
@@ -215,7 +217,7 @@ class AuthorityCore:
         """The epochs whose document is to be made now, the next epoch first (spec: pki 11.3, 11.4)."""
         epoch, elapsed, _ = self.epochs.now(now)
         due = []
-        late = elapsed >= self.schedule.descriptor_deadline
+        late = elapsed >= self._deadline(epoch)
         if self._is_open(epoch + 1) and (self._all_there(epoch + 1) or (late and not self._plan(epoch + 1).missing())):
             due.append(epoch + 1)
         if self._is_open(epoch) and self._may_bootstrap(epoch) and self._all_there(epoch):
@@ -255,11 +257,15 @@ class AuthorityCore:
         return (Get.NOT_FOUND if epoch == current and self._may_bootstrap(epoch) else Get.GONE), b""
 
     def next_deadline(self, now: float) -> float:
-        """When to look again without an upload: at the descriptor deadline, else at the next epoch."""
+        """When to look again without an upload: at the deadline for missing nodes, else at the next epoch."""
         epoch, elapsed, _ = self.epochs.now(now)
-        if elapsed < self.schedule.descriptor_deadline:
-            return self.epochs.start(epoch) + self.schedule.descriptor_deadline
+        if elapsed < self._deadline(epoch):
+            return self.epochs.start(epoch) + self._deadline(epoch)
         return self.epochs.start(epoch + 1)
+
+    def _deadline(self, epoch: int) -> float:
+        """Seconds into *epoch* from which a document is made without the nodes that are missing."""
+        return self._first_deadline if epoch == self.first_epoch else self.schedule.descriptor_deadline
 
     def _is_open(self, epoch: int) -> bool:
         return epoch not in self._signed and epoch not in self._making

@@ -219,13 +219,36 @@ class PublishingTests(SynchronousTestCase):
     def test_missing_node(self) -> None:
         """With a node missing the authority waits for the descriptor deadline."""
         self.nodes = nodes(4)
-        core = core_of(self.nodes, at(START))
+        core = core_of(self.nodes, at(START, 0.0))
         self.assertEqual(self.run_epoch(core, START, missing=1), [])
         self.assertEqual(core.waiting_for(START + 1), [self.nodes[0].member])
         self.assertEqual(core.next_deadline(at(START)), at(START, 15.0))
         self.assertEqual(core.publishable(at(START, 14.9)), [])
         self.assertEqual(publish(core, at(START, 15.0)), [START + 1])
         self.assertEqual(core.next_deadline(at(START, 15.0)), at(START + 1, 0.0))
+
+    def test_started_late(self) -> None:
+        """A network that starts after the deadline: slow nodes get as long, not a document without them at once."""
+        self.nodes = nodes(4)
+        core = core_of(self.nodes, at(START, 80.0))
+        self.assertEqual(self.run_epoch(core, START, missing=1, elapsed=81.0), [])
+        self.assertEqual(core.next_deadline(at(START, 81.0)), at(START, 95.0))
+        upload(core, self.nodes[0], START + 1, at(START, 94.0))
+        self.assertEqual(publish(core, at(START, 94.0)), [START + 1])
+        made = core.document(START + 1)
+        assert made is not None
+        self.assertEqual(sum(map(len, made.document.topology)), 4)
+        # The next epoch has the usual deadline again.
+        self.assertEqual(self.run_epoch(core, START + 1, missing=1), [])
+        self.assertEqual(publish(core, at(START + 1, 15.0)), [START + 2])
+
+    def test_started_at_the_end(self) -> None:
+        """However late the start: the document is made before its epoch begins."""
+        self.nodes = nodes(4)
+        core = core_of(self.nodes, at(START, 116.0))
+        self.assertEqual(self.run_epoch(core, START, missing=1, elapsed=117.0), [])
+        self.assertEqual(core.next_deadline(at(START, 117.0)), at(START, 118.0))
+        self.assertEqual(publish(core, at(START, 118.0)), [START + 1])
 
     def test_too_few(self) -> None:
         """Below the minimum there is no document, until the missing node comes, however late."""
