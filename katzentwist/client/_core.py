@@ -60,6 +60,7 @@ TICK: Final = 1.0
 QUIET: Final = (30.0, 60.0)
 """A client that has sent nothing for a time in this range sends a NoOp."""
 NO_SURB: Final = bytes(16)
+UNLISTED: Final = "current consensus no longer lists the Gateway"
 NOT_CONNECTED: Final = "client/conn: not connected to the Gateway"
 
 
@@ -255,7 +256,7 @@ class ClientCore:
             return []
         self._backoff.received()
         if not self._still_our_gateway():
-            return self._close("current consensus no longer lists the Gateway")
+            return self._close(UNLISTED)
         events: list[Event] = []
         match command:
             case Message():
@@ -399,6 +400,9 @@ class ClientCore:
         events += self._announce()
         if self.phase is Phase.WAITING and now >= self._dial_at:
             events += self._dial()
+        elif self.connected and not self._still_our_gateway():
+            # At once, not with the next command: until then each message would fail for want of a source.
+            events += self._close(UNLISTED)
         elif self.connected:
             events += self._fetch_due(now)
             if now >= self._quiet_until:

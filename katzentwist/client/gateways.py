@@ -145,20 +145,22 @@ class Gateways:
 
     def choose(self, document: Document | None, random: IRandom) -> Target | None:
         """One at random: of the document if there is one, else of the pinned ones."""
-        found: list[Target] = []
-        if document is not None:
-            found = [listed_target(d, self.transports, self.kem) for d in document.gateway_nodes]
-        if not found:
-            found = [pinned_target(g, self.transports) for g in self.pinned]
-        if self.only:
-            found = [t for t in found if t.name == self.only]
-        return found[random.below(len(found))] if found else None
+        listed = [listed_target(d, self.transports, self.kem) for d in document.gateway_nodes] if document else []
+        for known in (listed, [pinned_target(g, self.transports) for g in self.pinned]):
+            found = [t for t in known if self.only in ("", t.name)]
+            if found:
+                return found[random.below(len(found))]
+        return None
 
     def current(self, target: Target, document: Document | None) -> Target | None:
-        """The gateway as the document describes it now; itself without a document, None if it is not listed."""
+        """The gateway as the document describes it now, None if it is not listed.
+
+        Without a document it is taken as it is, and so is the only one: what waits there can be had nowhere else, nor
+        the document that lists it again.
+        """
         if document is None:
             return target
         for descriptor in document.gateway_nodes:
             if descriptor.id == target.id:
                 return listed_target(descriptor, self.transports, self.kem)
-        return None
+        return target if self.only else None

@@ -23,7 +23,7 @@ from katzentwist.net import parse_address
 from katzentwist.randomness import SeededRandom
 from katzentwist.wire import PeerCredentials
 from katzentwist.wire.commands import Consensus2, Message, MessageDelivered, NoOp
-from tests.network.clientnet import EPOCHS, GEOMETRY, SIZES, WIRE, FakeNetwork
+from tests.network.clientnet import BEGIN, EPOCHS, GEOMETRY, SIZES, WIRE, FakeNetwork
 
 
 class Recorder(Listener):
@@ -84,6 +84,10 @@ class GatewayTests(SynchronousTestCase):
         pinned = {core.gateways.choose(None, random).name for _ in range(100)}  # type: ignore[union-attr]
         self.assertEqual(pinned, {"gateway0", "gateway1"})
         only = attrs.evolve(document, only="gateway2")
+        self.assertEqual(only.choose(None, random).name, "gateway2")  # type: ignore[union-attr]
+        self.network._documents.clear()
+        fewer = Document.parse(self.network.document(4_000_000), 4_000_000)
+        self.assertEqual(only.choose(fewer, random).name, "gateway2")  # type: ignore[union-attr]
         self.assertEqual(only.choose(signed, random).name, "gateway2")  # type: ignore[union-attr]
         self.assertIsNone(attrs.evolve(only, only="nobody").choose(signed, random))
 
@@ -305,6 +309,41 @@ class SessionTests(SynchronousTestCase):
         self.network.run(120)
         self.assertIn("closed by us", [t for t in self.listener.told if isinstance(t, str)][0])
         self.assertNotEqual(client.core.phase, Phase.STOPPED)
+
+    def without_its_gateway(self, client: Client) -> str:
+        """The next epoch begins, and its document does not list the client's gateway; the gateway's name."""
+        assert client.core.target is not None
+        name = client.core.target.name
+        self.network.gateways = [g for g in self.network.gateways if g.name != name]
+        # Heartbeats come 5 s before and after the boundary.
+        self.network.run(BEGIN + 111.1 - self.network.clock.wallclock())
+        self.assertEqual(client.core.document().epoch, 4_000_001)  # type: ignore[union-attr]
+        return name
+
+    def test_unlisted_gateway(self) -> None:
+        """It is left when the epoch begins, not with its next command: messages would fail until then."""
+        self.network = FakeNetwork(self.reactor, 8, gateways=2)
+        self.network.run(5)
+        client = self.client()
+        left = self.without_its_gateway(client)
+        self.assertFalse(client.core.connected)
+        self.network.run(3)
+        assert client.core.target is not None
+        self.assertNotEqual(client.core.target.name, left)
+        sent = self.successResultOf(self.send(client))
+        self.network.run(sent.reply_eta + 0.01)  # type: ignore[attr-defined]
+        self.assertEqual(self.listener.told[-1], b"hello")
+
+    def test_unlisted_only_gateway(self) -> None:
+        """The only one is not left: what waits there for a user can be had nowhere else."""
+        self.network = FakeNetwork(self.reactor, 8, gateways=2)
+        self.network.run(5)
+        client = self.client(only="gateway1")
+        self.assertEqual(self.without_its_gateway(client), "gateway1")
+        self.network.run(30)
+        self.assertTrue(client.core.connected)
+        self.assertEqual(self.listener.told, [True])
+        self.failureResultOf(self.send(client), ComposeError)
 
     def test_old_replies_are_lost(self) -> None:
         """A new session has a new queue."""
