@@ -6,7 +6,7 @@ SOURCES := setup.cfg pyproject.toml $(shell find katzentwist twisted -name '*.py
 	$(shell find native -name '*.rs' -o -name 'Cargo.*' 2>/dev/null | grep -v /target/)
 EXTRAS := postgres,web,quic,test
 
-.PHONY: demo testnet test test-thin lint bench clean
+.PHONY: demo testnet test lint bench clean
 
 demo: $(VENV)/installed.stamp
 	$(BIN)/katzentwist testnet --ping 5 --exit
@@ -16,10 +16,6 @@ testnet: $(VENV)/installed.stamp
 
 test: $(VENV)/tests.stamp
 	$(BIN)/python -m twisted.trial tests
-
-# The published thin client and our own tools against real networks: some minutes.
-test-thin: $(VENV)/tests.stamp
-	KATZENTWIST_THIN=1 $(BIN)/python -m twisted.trial tests.e2e.test_thin_clients tests.e2e.test_thin_restarts
 
 lint: $(VENV)/tools.stamp
 	$(BIN)/ruff check .

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import os
-
 from twisted.trial.unittest import SynchronousTestCase
 
 from katzentwist.testnet.plan import Shape
 from tests.e2e.clientside import TWO_EPOCHS, ClientSide, Daemon
 from tests.e2e.processes import cli, wait_for
 from tests.e2e.published import Watcher
-
-if os.environ.get("KATZENTWIST_THIN") != "1":
-    skip = "minutes of real networks; run them with: make test-thin"
 
 SMALL = Shape(epoch="60s", mixes=1, layers=1, providers=1, lambda_p=0.02, lambda_l=0.001, mu=0.02)
 
