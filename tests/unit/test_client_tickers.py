@@ -10,7 +10,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from katzentwist.client import arq
 from katzentwist.client.compose import retention
 from katzentwist.client.pacing import Pacer
+from katzentwist.client.sender import GATEWAY_LATER
 from katzentwist.client.tickers import Ticker
+from katzentwist.provider.ratelimit import RateLimit, TokenBucket
 from katzentwist.randomness import SeededRandom
 from katzentwist.sphinx import delay_cap
 from tests.vectorfiles import load
@@ -112,3 +114,42 @@ class PacerTests(SynchronousTestCase):
         pacer.use_rates(0.0, 0.0)
         pacer.connected(0.0)
         self.assertEqual([pacer.wait(0.0) for _ in range(5)], [0.0] * 5)
+
+    def test_overdrawn(self) -> None:
+        """A packet without a token costs the one that was being earned, since the gateway may count it first."""
+        pacer = Pacer()
+        pacer.use_rates(0.001, 0.0005)
+        pacer.connected(100.0)
+        pacer.wait(100.0)
+        interval = pacer.wait(100.0)
+        pacer.overdrawn(100.0 + 0.9 * interval)
+        self.assertAlmostEqual(pacer.wait(100.0 + 1.5 * interval), 0.4 * interval)
+        self.assertEqual(pacer.wait(100.0 + 1.9 * interval + 1e-9), 0.0)
+        before = Pacer(interval, 0, 200.0)
+        before.overdrawn(100.0)  # a session that counts from a moment later
+        self.assertAlmostEqual(before.wait(200.0), interval)
+
+    def test_beside_a_gateway(self) -> None:
+        """In 200 sessions of Poisson ticks no packet with a token is dropped, wherever the gateway begins to count."""
+        random = SeededRandom("pacer 1")
+        rates = (0.001, 0.0005)
+        paid = dropped_decoys = 0
+        for _ in range(200):
+            lag = GATEWAY_LATER * random.uniform()
+            gateway, pacer = TokenBucket(), Pacer()
+            pacer.use_rates(*rates)
+            pacer.connected(GATEWAY_LATER)
+            gateway.set_limit(RateLimit.from_rates(*rates), lag)
+            now = 0.0
+            while now < 120.0:
+                now += random.exponential(sum(rates)) / 1000
+                token = not pacer.wait(now)
+                if not token:
+                    pacer.overdrawn(now)
+                allowed = gateway.allow(max(now, lag))
+                self.assertTrue(allowed or not token)
+                paid += token
+                dropped_decoys += not allowed
+        # Neither a limit that never bites nor one that leaves nothing for applications would show anything.
+        self.assertGreater(dropped_decoys, 100)
+        self.assertGreater(paid, 0.7 * 200 * 120 * 1.5)
