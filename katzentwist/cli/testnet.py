@@ -179,5 +179,5 @@ def _links_up(node: Node) -> bool:
     except (OSError, urllib.error.URLError):
         return False
     values = dict(line.rsplit(" ", 1) for line in text.splitlines() if line.startswith("katzenpost_outgoing_links"))
-    up = float(values.get('katzenpost_outgoing_links{state="up"}', 0))
-    return up > 0 and float(values.get('katzenpost_outgoing_links{state="down"}', 1)) == 0
+    up, down = ([float(v) for name, v in values.items() if f'state="{state}"' in name] for state in ("up", "down"))
+    return bool(up) and min(up) > 0 and not any(down)

@@ -283,6 +283,7 @@ class DecoySource:
             self._launch()
         lost = self.core.sweep(self._runtime.clock.monotonic())
         if lost:
+            self._runtime.metrics.count("decoy_loops_lost_total", lost)
             self.log.info("{count} decoy loops did not come back", count=lost)
         self._wait()
 

@@ -90,7 +90,7 @@ class Half:
             schedule=self.scheduler.enqueue,
             deliver=self._deliver,
             decoy=self._decoy_reply,
-            after_batch=self._arm,
+            after_batch=self._batch_done,
         )
         self.incoming = Incoming(runtime, identity, self.neighbours, self.pipeline, clients)
         self.listeners = Listeners(runtime, config.listen, self.incoming)
@@ -158,6 +158,11 @@ class Half:
         return self.decoys.core.report(epoch) if self.decoys is not None else None
 
     # The scheduler's clock -----------------------------------------------------------------------------------------
+
+    def _batch_done(self) -> None:
+        """A batch of packets has joined the queue."""
+        self.runtime.metrics.observe("mix_queue_size", len(self.scheduler.queue))
+        self._arm()
 
     def _arm(self) -> None:
         """Keep one wake-up, at the earliest due time."""

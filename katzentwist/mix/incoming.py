@@ -132,6 +132,7 @@ class Incoming(LinkOwner):
             link.close()
             return
         self.links.add(link)
+        self._runtime.metrics.handshake("incoming", link.age)
         if peer.client and self._clients is not None:
             self._clients.opened(link)
 
@@ -140,7 +141,7 @@ class Incoming(LinkOwner):
         self.links.remove(link)
         peer = self._peers.pop(link, None)
         if not link.established:
-            self._runtime.metrics.count("handshake_failures_total", direction="incoming", state="other")
+            self._runtime.metrics.handshake("incoming", link.age, link.stage or "other")
             self.log.debug("handshake failed: {reason}", reason=str(reason))
         elif peer is not None and peer.client and self._clients is not None:
             self._clients.closed(link)

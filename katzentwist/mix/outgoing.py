@@ -132,6 +132,7 @@ class OutgoingLink(LinkOwner):
         self._link = link
         self._opened = self._last_sent = self._runtime.clock.monotonic()
         self._runtime.metrics.count("outgoing_connections_total")
+        self._runtime.metrics.handshake("outgoing", link.age)
         skew = link.peer.clock_skew
         if abs(skew) > SKEW_WARNING:
             self.log.warn(
@@ -147,6 +148,8 @@ class OutgoingLink(LinkOwner):
 
     def closed(self, link: ILink, reason: Exception) -> None:
         """The dial loop goes on."""
+        if not link.established:
+            self._runtime.metrics.handshake("outgoing", link.age, link.stage or "other")
         if self._link is link:
             self._link = None
             self.log.debug("connection ended: {reason}", reason=str(reason))
@@ -228,7 +231,6 @@ class OutgoingLink(LinkOwner):
             handshake_timeout=debug.handshake_timeout / 1000,
             read_timeout=None,
         )
-        began = self._runtime.clock.monotonic()
         try:
             link = await dial(
                 self._runtime.context,
@@ -239,23 +241,19 @@ class OutgoingLink(LinkOwner):
                 connect_timeout=debug.connect_timeout / 1000,
             )
         except (ConnectError, ConnectionClosed, KatzentwistError) as e:
-            self._count_failure(e, began)
+            self._failed(e)
             return False
-        self._runtime.metrics.observe_handshake(self._runtime.clock.monotonic() - began, "outgoing", "success")
         if self._link is link:
             self._closed = Deferred(lambda _: link.close())
             await self._closed
         return True
 
-    def _count_failure(self, error: Exception, began: float) -> None:
-        metrics = self._runtime.metrics
+    def _failed(self, error: Exception) -> None:
         if isinstance(error, ConnectError):
-            metrics.count("outgoing_dial_failures_total", reason=_dial_reason(error))
+            self._runtime.metrics.count("outgoing_dial_failures_total", reason=_dial_reason(error))
             self.log.warn("can not connect to {node}: {why}", node=self.descriptor.name, why=str(error))
-            return
-        metrics.count("handshake_failures_total", direction="outgoing", state=_handshake_state(error))
-        metrics.observe_handshake(self._runtime.clock.monotonic() - began, "outgoing", "failure")
-        self.log.debug("handshake with {node} failed: {why}", node=self.descriptor.name, why=str(error))
+        else:
+            self.log.debug("handshake with {node} failed: {why}", node=self.descriptor.name, why=str(error))
 
     def stop(self) -> None:
         """Close the link and dial no more; what waits is dropped."""
@@ -277,10 +275,6 @@ def _dial_reason(error: ConnectError) -> str:
         "DNSLookupError": "dns",
         "UnknownHostError": "dns",
     }.get(name, "other")
-
-
-def _handshake_state(error: Exception) -> str:
-    return "peer_authentication" if type(error).__name__ == "AuthenticationError" else "other"
 
 
 class Connector:

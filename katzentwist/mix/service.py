@@ -47,6 +47,8 @@ from katzentwist.status.metrics import Metrics
 from katzentwist.status.web import MetricsServer
 from katzentwist.wire.codes import ConsensusCode
 
+KEPT_EPOCHS = 10
+"""Past epochs whose numbers the metrics still show."""
 WARNING = "katzentwist is experimental software: do not rely on it for strong anonymity yet."
 
 
@@ -101,6 +103,16 @@ class PublishingHalf(Half):
         )
 
     advertised_addresses: dict[str, list[str]]
+
+
+def _show(half: Half) -> None:
+    """Register the gauges of a half."""
+    gauge = half.runtime.metrics.gauge
+    gauge("outgoing_links", lambda: sum(link.connected for link in half.connector), state="up")
+    gauge("outgoing_links", lambda: sum(not link.connected for link in half.connector), state="down")
+    gauge("channel_usage", lambda: len(half.pipeline), channel_name="cryptoworker_incoming")
+    gauge("delayed_packets", lambda: len(half.scheduler.queue))
+    gauge("incoming_links", lambda: len(half.incoming.links))
 
 
 def advertised_addresses(half: HalfConfig) -> dict[str, list[str]]:
@@ -193,23 +205,19 @@ class NodeDaemon(Daemon):
         self.metrics.gauge("server_selfcheck_sphinx_ops_per_sec_saturated", lambda: check.saturated)
         self.metrics.gauge("server_selfcheck_num_cpu", lambda: check.cpus)
         self._runtime = runtime
-        self._register_gauges()
         self.parts = build(runtime, self._document)
         for half, identity in identities:
-            self.halves.append(self._half(runtime, half, identity))
+            own = self.metrics.labelled(half=half.kind.value) if len(identities) > 1 else self.metrics
+            self.halves.append(self._half(attrs.evolve(runtime, metrics=own), half, identity))
+        self._register_gauges()
         self._pki = PKIClient(runtime, self.halves, fatal=self.fail, changed=self._documents_changed)
         self._workers.start()
 
     def _register_gauges(self) -> None:
         """Numbers that are read when somebody looks."""
-        gauge = self.metrics.gauge
-        links = "outgoing_links"
-        gauge(links, lambda: sum(link.connected for half in self.halves for link in half.connector), state="up")
-        gauge(links, lambda: sum(not link.connected for half in self.halves for link in half.connector), state="down")
-        gauge("channel_usage", lambda: sum(len(h.pipeline) for h in self.halves), channel_name="cryptoworker_incoming")
-        gauge("delayed_packets", lambda: sum(len(half.scheduler.queue) for half in self.halves))
-        gauge("incoming_links", lambda: sum(len(half.incoming.links) for half in self.halves))
-        gauge("clients", lambda: len(self.parts.clients) if self.parts.clients is not None else 0)
+        for half in self.halves:
+            _show(half)
+        self.metrics.gauge("clients", lambda: len(self.parts.clients) if self.parts.clients is not None else 0)
 
     @property
     def pki(self) -> PKIClient:
@@ -338,6 +346,7 @@ class NodeDaemon(Daemon):
     def _documents_changed(self) -> None:
         """New rates for clients."""
         now = self._runtime.epoch()[0]
+        self.metrics.forget_epochs(now - KEPT_EPOCHS)
         signed = self.pki.core.documents.get(now)
         if signed is not None and self.parts.clients is not None:
             document = signed.document

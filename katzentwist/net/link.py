@@ -71,6 +71,7 @@ class LinkProtocol(Protocol):
         self._half_open: HalfOpen | None = None
         self._keepalive = keepalive
         self._write_timeout = write_timeout
+        self._began = 0.0
         self._session: Session
         self._timer: IDelayedCall | None = None
         self._write_timer: IDelayedCall | None = None
@@ -79,6 +80,16 @@ class LinkProtocol(Protocol):
         self._closing = False
 
     # For the owner
+
+    @property
+    def stage(self) -> str:
+        """See ILink."""
+        return self._session.stage
+
+    @property
+    def age(self) -> float:
+        """See ILink."""
+        return self._context.reactor.seconds() - self._began
 
     @property
     def peer(self) -> PeerCredentials | None:
@@ -119,6 +130,7 @@ class LinkProtocol(Protocol):
     def connectionMade(self) -> None:
         """Start the handshake."""
         context = self._context
+        self._began = context.reactor.seconds()
         peer = self.transport.getPeer()
         self.remote_address = str(getattr(peer, "host", ""))
         tcp.tune(self.transport, self._keepalive)
@@ -127,7 +139,7 @@ class LinkProtocol(Protocol):
             initiator=self.initiator,
             random=context.random,
             unix_time=context.clock.wallclock,
-            now=context.reactor.seconds(),
+            now=self._began,
         )
         self.transport.registerProducer(self, True)
         if self._limits is not None:

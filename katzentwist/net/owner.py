@@ -23,6 +23,10 @@ class ILink(Interface):
     established = Attribute("Whether the handshake was finished.")
     writable = Attribute("False while the transport's buffer is full: stop sending, wait for writable().")
     accepts = Attribute("The commands that the peer may send (wire.legal); set it in authenticate().")
+    stage = Attribute(
+        "Where the handshake ended if it failed, by the names of the metrics (spec: node 10); else empty."
+    )
+    age = Attribute("Seconds since the connection was made.")
     remote_address = Attribute("The peer's IP address as text, or empty. Never log it above DEBUG.")
 
     def send(command: Command) -> bool:

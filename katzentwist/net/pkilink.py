@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -78,11 +78,13 @@ def request(
     caller: Caller | None = None,
     timeouts: Timeouts | None = None,
     attempts: int = 1,
+    shaken: Callable[[ILink], None] = lambda link: None,
 ) -> Deferred[Command]:
     """Ask *authority* and give its reply. Its addresses are tried in random order.
 
     :param caller: None asks anonymously.
     :param attempts: how often to try again while errors are transient, with a growing delay; each tries all addresses.
+    :param shaken: called at the end of each handshake, whether it succeeded or not.
     :returns: a Deferred of the reply of the type that fits the request. Cancelling it gives up, at once. It fails with
         the last error: AuthenticationError for another peer than the authority, other WireErrors and Twisted's
         connection errors (see :func:`is_transient`), ConfigError when no address can be dialled.
@@ -104,7 +106,7 @@ def request(
         )
 
     async def ask_once(address: Address) -> Command:
-        asking = _Asking(authority, command)
+        asking = _Asking(authority, command, shaken)
         link = await dial(
             context,
             transports,
@@ -152,8 +154,9 @@ def is_transient(error: Exception) -> bool:
 class _Asking(LinkOwner):
     """Sends the request as soon as it may, and keeps the first reply."""
 
-    def __init__(self, authority: Authority, command: Command) -> None:
+    def __init__(self, authority: Authority, command: Command, shaken: Callable[[ILink], None]) -> None:
         self.reply: Deferred[Command] = Deferred()
+        self._shaken = shaken
         self._authority = authority
         self._command = command
 
@@ -161,6 +164,7 @@ class _Asking(LinkOwner):
         return self._authority.check(credentials)
 
     def established(self, link: ILink) -> None:
+        self._shaken(link)
         link.send(self._command)
 
     def commandReceived(self, link: ILink, command: Command) -> None:
@@ -168,5 +172,7 @@ class _Asking(LinkOwner):
             self.reply.callback(command)
 
     def closed(self, link: ILink, reason: Exception) -> None:
-        if link.established and not self.reply.called:
+        if not link.established:
+            self._shaken(link)
+        elif not self.reply.called:
             self.reply.errback(reason)

@@ -22,6 +22,7 @@ from katzentwist.crypto import kem
 from katzentwist.crypto.keys import identity_hash
 from katzentwist.errors import KatzentwistError, PKIError
 from katzentwist.logger import ModuleLogger, notice
+from katzentwist.net.owner import ILink
 from katzentwist.net.pkilink import Authority, Caller, Timeouts, request
 from katzentwist.node.clockwatch import ClockWatch
 from katzentwist.node.identity import Identity
@@ -182,6 +183,9 @@ class PKIClient:
         told = self.log.warn if epoch == self._epoch else self.log.debug
         told("no document for epoch {epoch}: {why}", epoch=epoch, why="; ".join(map(_in_words, codes)))
 
+    def _shaken(self, link: ILink) -> None:
+        self._runtime.metrics.handshake("outgoing", link.age, "" if link.established else link.stage or "other")
+
     def _ask(self, authority: Authority, epoch: int) -> Deferred[SignedDocument | ConsensusCode]:
         async def ask() -> SignedDocument | ConsensusCode:
             reply = await request(
@@ -191,6 +195,7 @@ class PKIClient:
                 GetConsensus(epoch=epoch),
                 timeouts=self._timeouts,
                 attempts=FETCH_ATTEMPTS,
+                shaken=self._shaken,
             )
             if not isinstance(reply, Consensus):
                 raise PKIError("unexpected reply")
@@ -343,6 +348,7 @@ class PKIClient:
                     PostDescriptor(epoch=epoch, payload=payload),
                     caller=caller,
                     timeouts=self._timeouts,
+                    shaken=self._shaken,
                 )
             except (ConnectError, ConnectionClosed, KatzentwistError) as e:
                 return _message(Failure(e))

@@ -44,10 +44,11 @@ COUNTERS: Final = {
     "plugin_restarts_total": "Plugin processes started again",
     "decoy_loops_sent_total": "Loop decoys sent",
     "decoy_loops_completed_total": "Loop decoys that came back",
+    "decoy_loops_lost_total": "Loop decoys that did not come back in time",
 }
 SUMMARIES: Final = {
     "ingress_queue_size": "Waiting entries hint at each push to a client",
-    "mix_queue_size": "Delayed packets in the queue",
+    "mix_queue_size": "Delayed packets, at each batch that joins them",
     "kaetzchen_requests_duration_seconds": "Time that services took",
     "fetched_pki_docs_per_epoch_duration": "Time that document fetches took",
 }
@@ -66,30 +67,42 @@ class _Histogram:
 
 @attrs.define
 class Metrics:
-    """All numbers of one process."""
+    """All numbers of one process, or (:meth:`labelled`) a view of them that puts labels to everything it counts."""
 
     counters: Counter[tuple[str, Labels]] = attrs.field(factory=Counter)
     _summaries: dict[tuple[str, Labels], list[float]] = attrs.field(factory=dict)
     _gauges: dict[tuple[str, Labels], Callable[[], float]] = attrs.field(factory=dict)
     _handshakes: dict[Labels, _Histogram] = attrs.field(factory=dict)
+    _labels: Labels = ()
+
+    def labelled(self, **labels: str) -> Metrics:
+        """The same numbers, with *labels* at all series that are counted and observed through the result."""
+        return attrs.evolve(self, labels=(*self._labels, *labels.items()))
 
     def count(self, name: str, amount: int = 1, **labels: str) -> None:
         """Add to the counter *name* (without prefix)."""
-        self.counters[name, tuple(labels.items())] += amount
+        self.counters[name, (*labels.items(), *self._labels)] += amount
 
     def value(self, name: str, **labels: str) -> int:
         """The value of one counter series."""
-        return self.counters[name, tuple(labels.items())]
+        return self.counters[name, (*labels.items(), *self._labels)]
 
     def observe(self, name: str, value: float) -> None:
         """Feed a summary."""
-        entry = self._summaries.setdefault((name, ()), [0.0, 0])
+        entry = self._summaries.setdefault((name, self._labels), [0.0, 0])
         entry[0] += value
         entry[1] += 1
 
-    def observe_handshake(self, seconds: float, direction: str, result: str) -> None:
-        """Feed the histogram of handshakes."""
-        histogram = self._handshakes.setdefault((("direction", direction), ("result", result)), _Histogram())
+    def handshake(self, direction: str, seconds: float, failed_at: str = "") -> None:
+        """A link handshake ended.
+
+        :param direction: ``incoming`` or ``outgoing``.
+        :param failed_at: its stage if it failed, by the names of node 10.
+        """
+        if failed_at:
+            self.count("handshake_failures_total", direction=direction, state=failed_at)
+        labels = (("direction", direction), ("result", "failure" if failed_at else "success"), *self._labels)
+        histogram = self._handshakes.setdefault(labels, _Histogram())
         for i, bound in enumerate(BUCKETS):
             if seconds <= bound:
                 histogram.counts[i] += 1
@@ -98,7 +111,12 @@ class Metrics:
 
     def gauge(self, name: str, read: Callable[[], float], **labels: str) -> None:
         """Register a gauge that is read when asked for."""
-        self._gauges[name, tuple(labels.items())] = read
+        self._gauges[name, (*labels.items(), *self._labels)] = read
+
+    def forget_epochs(self, before: int) -> None:
+        """Delete the series of epochs before this one: their number would only grow."""
+        for series in [key for key in self.counters if any(k == "epoch" and int(v) < before for k, v in key[1])]:
+            del self.counters[series]
 
     def render(self) -> str:
         """The Prometheus text format, version 0.0.4."""
@@ -112,9 +130,11 @@ class Metrics:
             if not rows and not name.endswith(("reason_total", "per_epoch_total", "requests_total")):
                 out.append(f"{PREFIX}{name} 0")
         for name, doc in SUMMARIES.items():
-            total, observations = self._summaries.get((name, ()), (0.0, 0.0))
             _header(out, name, doc, "summary")
-            out += [f"{PREFIX}{name}_sum {total}", f"{PREFIX}{name}_count {int(observations)}"]
+            found = {labels: entry for (n, labels), entry in sorted(self._summaries.items()) if n == name}
+            for labels, (total, observations) in (found or {(): [0.0, 0.0]}).items():
+                out.append(f"{PREFIX}{name}_sum{_labels(labels)} {total}")
+                out.append(f"{PREFIX}{name}_count{_labels(labels)} {int(observations)}")
         for name in dict.fromkeys(n for n, _ in self._gauges):
             _header(out, name, name.replace("_", " "), "gauge")
             rows = [(labels, read()) for (n, labels), read in self._gauges.items() if n == name]

@@ -12,6 +12,9 @@ HEAD: Final = """# Metrics
 A node with `MetricsAddress` in `[Server]` serves `http://<MetricsAddress>/metrics` in the Prometheus text format, and
 nothing else. Names are upstream's where upstream has the number. `contrib/grafana/katzentwist.json` is a dashboard.
 
+At a Provider, what belongs to one of its two halves has the label `half` too: `gateway` or `service`. What they share
+(services, clients, databases, the PKI) has not. Series with an epoch disappear 10 epochs later.
+
 This page is made from the code: `python -m katzentwist.status.reference > docs/metrics.md`.
 """
 LABELS: Final = {

@@ -93,6 +93,7 @@ class Session:
     :param now: monotonic time in seconds, as in all methods; the handshake's deadline counts from here.
     :ivar accepts: commands that the peer may send; the owner may set it once it knows who the peer is.
     :ivar peer: the peer's credentials, once known.
+    :ivar stage: where the handshake ended that did not succeed, by the names of the metrics (spec: node 10).
     """
 
     def __init__(
@@ -107,6 +108,7 @@ class Session:
         self.initiator = initiator
         self.accepts = config.accepts
         self.peer: PeerCredentials | None = None
+        self.stage = ""
         self._config = config
         self._unix_time = unix_time
         self._handshake = noise.Handshake(config.kem, config.private, config.public, random)
@@ -226,16 +228,34 @@ class Session:
         if self._deadline is not None and now >= self._deadline:
             if self._phase is Phase.OPEN:
                 self._die(WireError(f"no command for {self._config.read_timeout:g} s"))
+            self.stage = self._where()
             self._die(HandshakeError("handshake timed out"))
         return []
 
     def close(self) -> None:
         """Forget everything; the session is dead."""
+        if not self.stage and self._phase not in (Phase.OPEN, Phase.DEAD):
+            untouched = self._phase is Phase.READING and self._number == 1 and not self._buffer
+            self.stage = "premature_close" if untouched else self._where()
         self._phase = Phase.DEAD
         self._deadline = None
         self._buffer = bytearray()
         self._out.clear()
         self._sealer = self._opener = None
+
+    def _where(self) -> str:
+        """What the handshake is about."""
+        match self._phase:
+            case Phase.FIRST:
+                return "finalization"
+            case Phase.JUDGING:
+                return "peer_authentication" if self.initiator else "other"
+            case Phase.COMPUTING if self.peer is not None and self._number < 4:
+                return f"message_{self._number + 1}_send"
+            case Phase.READING | Phase.COMPUTING if not (self.initiator and self._number == 1):
+                return f"message_{self._number}_receive"
+            case _:
+                return "message_1_send"
 
     # The handshake
 

@@ -79,10 +79,14 @@ def processes_with(text: str) -> list[int]:
 
 
 def metrics(node: Node) -> dict[str, float]:
-    """All series of a node."""
+    """All series of a node; those of a Provider's two halves, and of what they share, are added up."""
     with urllib.request.urlopen(f"http://{node.metrics}/metrics", timeout=5) as answer:
         lines = answer.read().decode().splitlines()
-    return {name: float(value) for name, value in (x.rsplit(" ", 1) for x in lines if x and x[0] != "#")}
+    out: dict[str, float] = {}
+    for name, value in (line.rsplit(" ", 1) for line in lines if line and line[0] != "#"):
+        name = re.sub(r',half="\w+"', "", re.sub(r'\{half="\w+"\}', "", name))
+        out[name] = out.get(name, 0) + float(value)
+    return out
 
 
 class LiveNetwork:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,17 @@ class AdmissionTests(IncomingCase):
                 self.assertIsNone(caller.link)
                 self.assertTrue(caller.ended)
             self.assertEqual(self.refused(node) - before, 6)
+
+    def test_handshakes_are_counted(self) -> None:
+        """How long they took and how they ended, on both sides (node 10)."""
+        metrics = self.first.metrics
+        before = metrics.value("handshake_failures_total", direction="incoming", state="other")
+        self.call(self.first, b"stranger")
+        self.assertEqual(metrics.value("handshake_failures_total", direction="incoming", state="other") - before, 1)
+        text = metrics.render()
+        for direction, result in (("incoming", "success"), ("incoming", "failure"), ("outgoing", "success")):
+            name = f'katzenpost_handshake_duration_seconds_count{{direction="{direction}",result="{result}"}} '
+            self.assertRegex(text, f"(?m)^{re.escape(name)}[1-9]")
 
     def test_wrong_layer(self) -> None:
         """A real node with its real keys, at the wrong place."""

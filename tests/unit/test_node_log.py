@@ -143,7 +143,7 @@ class MetricsTests(SynchronousTestCase):
         made.count("sphinx_unwraps_total", 7)
         made.observe("ingress_queue_size", 1.0)
         made.gauge("clients", lambda: 5)
-        made.observe_handshake(0.06, "incoming", "success")
+        made.handshake("incoming", 0.06)
         text = made.render()
         for line in (
             'katzenpost_incoming_requests_total{command="*commands.NoOp"} 3',
@@ -155,6 +155,39 @@ class MetricsTests(SynchronousTestCase):
             'katzenpost_handshake_duration_seconds_bucket{direction="incoming",result="success",le="+Inf"} 1',
         ):
             self.assertIn(line + "\n", text)
+
+    def test_views(self) -> None:
+        """What is counted through a view has its labels, beside what has none."""
+        made = Metrics()
+        half = made.labelled(half="gateway")
+        made.count("sphinx_unwraps_total", 1)
+        half.count("sphinx_unwraps_total", 2)
+        half.count("dropped_reason_total", 3, reason="x")
+        half.gauge("delayed_packets", lambda: 4)
+        half.observe("mix_queue_size", 5.0)
+        half.handshake("outgoing", 200.0, "message_2_receive")
+        self.assertEqual((made.value("sphinx_unwraps_total"), half.value("sphinx_unwraps_total")), (1, 2))
+        text = made.render()
+        for line in (
+            "katzenpost_sphinx_unwraps_total 1",
+            'katzenpost_sphinx_unwraps_total{half="gateway"} 2',
+            'katzenpost_dropped_reason_total{reason="x",half="gateway"} 3',
+            'katzenpost_delayed_packets{half="gateway"} 4',
+            'katzenpost_mix_queue_size_sum{half="gateway"} 5.0',
+            'katzenpost_handshake_failures_total{direction="outgoing",state="message_2_receive",half="gateway"} 1',
+            'katzenpost_handshake_duration_seconds_count{direction="outgoing",result="failure",half="gateway"} 1',
+        ):
+            self.assertIn(line + "\n", text)
+
+    def test_old_epochs(self) -> None:
+        """Series of past epochs do not pile up."""
+        made = Metrics()
+        for epoch in range(100, 200):
+            made.count("fetched_pki_docs_per_epoch_total", epoch=str(epoch))
+        made.count("sphinx_unwraps_total")
+        made.forget_epochs(190)
+        self.assertEqual(len(made.counters), 11)
+        self.assertEqual(made.value("fetched_pki_docs_per_epoch_total", epoch="190"), 1)
 
     def test_labels_are_escaped(self) -> None:
         """A quote in a label does not break the format."""

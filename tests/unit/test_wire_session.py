@@ -389,6 +389,24 @@ class EveryPhaseTests(SynchronousTestCase):
                         self.assertIsNone(subject.next_deadline())
             self.assertEqual(reached, phases)
 
+    def test_stages(self) -> None:
+        """A handshake that ends says where, by the names of the metrics (node 10); one that succeeded says nothing."""
+        told = {
+            "initiator": (
+                "message_1_send message_1_send message_2_receive message_2_receive peer_authentication message_3_send "
+                "message_4_receive message_4_receive finalization"
+            ),
+            "responder": ("premature_close message_1_receive message_3_receive message_3_receive other message_4_send"),
+        }
+        for role, names in told.items():
+            for place, name in enumerate([*names.split(), "", ""]):
+                subject, _ = next(itertools.islice(self.stages(role), place, None))
+                subject.close()
+                self.assertEqual(subject.stage, name, (role, place))
+        silent = session("responder")
+        self.assertRaises(HandshakeError, silent.handle_deadline, 1e9)
+        self.assertEqual(silent.stage, "message_1_receive")
+
     def test_sending_too_early(self) -> None:
         """Nothing can be sent before the session is open, or after it is dead."""
         initiator = session("initiator")
