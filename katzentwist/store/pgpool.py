@@ -1,8 +1,8 @@
 """A pool of PostgreSQL connections that survives the death of the server (spec: provider 5.1).
 
 txpostgres polls psycopg2's asynchronous connections in the reactor. Each connection has a DeadConnectionDetector, which
-connects again and again; a dead connection is passed over while another one lives, and when all are dead calls fail at
-once. A call that breaks together with its connection is tried once more only if it may be repeated.
+connects again and again. Calls wait for a living connection while there is one, and fail at once when all are dead. A
+call that breaks together with its connection is tried once more only if it may be repeated.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import socket
+from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import psycopg2  # type: ignore[import-untyped]
 import psycopg2.extensions  # type: ignore[import-untyped]
-from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeoutError
 from twisted.internet.error import ConnectionClosed, ConnectionLost
 from twisted.internet.task import deferLater
@@ -202,8 +203,10 @@ class Pool:
         self._reactor, self._dsn = reactor, dsn
         self._connections = [_Connection(reactor) for _ in range(size)]
         self._free = list(self._connections)
-        self._places = DeferredSemaphore(size)
+        self._waiting: deque[Deferred[_Connection]] = deque()
         self._closed = False
+        for connection in self._connections:
+            connection.detector.addRecoveryHandler(self._serve)
 
     async def open(self) -> None:
         """Connect.
@@ -225,6 +228,7 @@ class Pool:
             connection.detector.stopped = True
             connection.drop()
             connection.detector.stop()
+        self._serve()
 
     async def call(self, statement: str, *parameters: Any, repeatable: bool) -> list[tuple[Any, ...]]:
         """The rows that a statement gives.
@@ -247,19 +251,7 @@ class Pool:
             raise translated(e) from e
 
     async def _attempt(self, statement: str, arguments: Sequence[Any]) -> list[tuple[Any, ...]]:
-        if self._closed:
-            raise _Away("closed")
-        if not any(connection.alive for connection in self._connections):
-            raise _Away("all connections are lost")
-        if len(self._places.waiting) >= WAITING:
-            raise _Away(f"more than {WAITING} calls wait")
-        acquiring = self._places.acquire()
-        acquiring.addTimeout(CALL_TIMEOUT, self._reactor)
-        try:
-            await acquiring
-        except (DeferredTimeoutError, CancelledError) as e:
-            raise _Away("all connections are busy") from e
-        connection = self._take()
+        connection = await self._lease()
         try:
             timer = self._reactor.callLater(CALL_TIMEOUT, connection.expire)
             try:
@@ -276,14 +268,51 @@ class Pool:
             raise
         finally:
             self._free.append(connection)
-            self._places.release()
+            self._serve()
 
-    def _take(self) -> _Connection:
-        """A free connection, a living one if there is any."""
+    async def _lease(self) -> _Connection:
+        """A living connection; it must come back into ``_free``."""
+        if (why := self._lost()) is not None:
+            raise _Away(why)
+        if (connection := self._take()) is not None:
+            return connection
+        if len(self._waiting) >= WAITING:
+            raise _Away(f"more than {WAITING} calls wait")
+        turn: Deferred[_Connection] = Deferred()
+        self._waiting.append(turn)
+        try:
+            return await turn.addTimeout(CALL_TIMEOUT, self._reactor)
+        except (DeferredTimeoutError, CancelledError) as e:
+            raise _Away("all connections are busy") from e
+
+    def _lost(self) -> str | None:
+        """Why no call can be made now."""
+        if self._closed:
+            return "closed"
+        return None if any(connection.alive for connection in self._connections) else "all connections are lost"
+
+    def _take(self) -> _Connection | None:
+        """A free connection that lives."""
         for index, connection in enumerate(self._free):
             if connection.alive:
                 return self._free.pop(index)
-        return self._free.pop()
+        return None
+
+    def _serve(self) -> None:
+        """Give those who wait what has become free, or the bad news that there is nothing to wait for."""
+        while self._waiting:
+            why = self._lost()
+            connection = self._take() if why is None else None
+            if why is None and connection is None:
+                return
+            turn = self._waiting.popleft()
+            if turn.called:  # it has waited too long
+                if connection is not None:
+                    self._free.append(connection)
+            elif connection is not None:
+                turn.callback(connection)
+            else:
+                turn.errback(_Away(why))
 
 
 def translated(error: psycopg2.Error) -> StoreError:

@@ -92,8 +92,19 @@ class Postgres:
         )
 
     def start(self) -> None:
-        """Start, and wait until it answers."""
-        self._process = subprocess.Popen(
+        """Start, and wait until it answers. After a kill it may have to wait for the last child of the one before."""
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            if self._process is None or self._process.poll() is not None:
+                self._process = self._spawn()
+            with contextlib.suppress(subprocess.CalledProcessError):
+                self.psql("postgres", "SELECT 1")
+                return
+            time.sleep(0.1)
+        raise AssertionError((self.folder / "log").read_text())
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
             [
                 str(self._programs / "postgres"),
                 "-D",
@@ -118,13 +129,6 @@ class Postgres:
             start_new_session=True,
             **self._user,
         )
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
-            with contextlib.suppress(subprocess.CalledProcessError):
-                self.psql("postgres", "SELECT 1")
-                return
-            time.sleep(0.1)
-        raise AssertionError((self.folder / "log").read_text())
 
     def stop(self, how: int = signal.SIGINT) -> None:
         """Stop: SIGINT is PostgreSQL's fast shutdown; SIGKILL kills all of its processes."""
@@ -132,6 +136,8 @@ class Postgres:
             return
         with contextlib.suppress(ProcessLookupError):
             if how in (signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT):
+                if how == signal.SIGKILL:
+                    self._process.send_signal(signal.SIGSTOP)  # so that it has no child that is not known here
                 for pid in self._family():
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, how)
@@ -141,8 +147,6 @@ class Postgres:
             return
         self._process.wait(30)
         self._process = None
-        if how == signal.SIGKILL:
-            self._forget_shared_memory()
 
     def _family(self) -> list[int]:
         """The server's process and all of its children."""
@@ -150,10 +154,6 @@ class Postgres:
         own = [self._process.pid]
         children = Path(f"/proc/{own[0]}/task/{own[0]}/children")
         return own + [int(pid) for pid in children.read_text().split()]
-
-    def _forget_shared_memory(self) -> None:
-        """A killed server's last children may take a moment to go; the next one waits for them."""
-        time.sleep(0.1)
 
     def remove(self) -> None:
         """Stop and delete everything."""

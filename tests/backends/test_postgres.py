@@ -27,6 +27,7 @@ from . import servers
 from .conformance import KEY, NAMES, OTHER, SURB, SpoolConformance, UserConformance, fails
 
 GO_SCRIPT = Path(__file__).parent / "go_script.sql"
+KILLS = int(os.environ.get("KATZENTWIST_KILL_ROUNDS", "3"))
 
 
 class _Databases(TestCase):
@@ -421,20 +422,35 @@ class OutageTests(TestCase):
             self.server.stop(signal.SIGCONT)
         await self._recovered()
 
+    async def test_some_come_back_earlier(self) -> None:
+        """While one connection lives, calls wait for it, and no dead one makes them fail."""
+        await deferToThread(self.server.stop, signal.SIGKILL)
+        for connection in self.db._pool._connections[1:]:
+            connection.detector.stopped = True
+        await deferToThread(self.server.start)
+        await self._recovered()
+        self.assertEqual(sum(c.alive for c in self.db._pool._connections), 1)
+        calls = [self.users.exists(b"alice") for _ in range(200)]
+        calls += [self.spool.store_message(b"alice", b"%d" % n) for n in range(50)]
+        outcomes = await DeferredList(calls, consumeErrors=True)
+        self.assertEqual([f for success, f in outcomes if not success], [])
+
     async def test_kills_while_working(self) -> None:
         """Stores and acknowledgements while the server is killed: what was acknowledged comes once, in order."""
-        rounds = int(os.environ.get("KATZENTWIST_KILL_ROUNDS", "3"))
         work = Work(self.spool)
-        for number in range(rounds):
+        for number in range(KILLS):
             await deferLater(reactor, 0.2 + 0.07 * (number % 5))
             await deferToThread(self.server.stop, signal.SIGKILL)
             await deferToThread(self.server.start)
             await self._recovered()
         await work.end()
-        self.assertGreater(len(work.stored), 50)
+        self.assertGreater(len(work.stored), 3 * KILLS)
         self.assertEqual(work.delivered, sorted(set(work.delivered)))
         self.assertEqual(set(work.stored) - set(work.delivered), set())
         self.assertEqual(set(work.delivered) - set(work.tried), set())
+        print(f"{KILLS} kills of the server: {len(work.stored)} stored, {len(work.delivered)} delivered")
+
+    test_kills_while_working.timeout = 90 + 6 * KILLS  # type: ignore[attr-defined]
 
 
 class Work:
