@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 from katzentwist.logger import ModuleLogger
 from katzentwist.net.limits import HalfOpen, HandshakeLimits
 from katzentwist.net.owner import ILink, LinkOwner
+from katzentwist.status.metrics import Metrics
 from katzentwist.wire import Command, PeerCredentials
 from katzentwist.wire.commands import Consensus, GetConsensus, PostDescriptor, PostDescriptorStatus
 from katzentwist.wire.legal import AUTHORITY_CLIENT, AUTHORITY_NODE
@@ -33,14 +34,16 @@ class AuthorityListener(LinkOwner):
     :param is_member: whether an id is in the white list.
     :param post: (peer, epoch, payload) -> status.
     :param get: epoch -> (status, container).
+    :param metrics: where handshakes are counted.
     """
 
     log = ModuleLogger(namespace="listener")
 
-    def __init__(self, is_member: Callable[[bytes], bool], post: Poster, get: Getter) -> None:
+    def __init__(self, is_member: Callable[[bytes], bool], post: Poster, get: Getter, metrics: Metrics) -> None:
         self._is_member = is_member
         self._post = post
         self._get = get
+        self._metrics = metrics
         self._limits = HandshakeLimits(MAX_CONNECTIONS, MAX_CONNECTIONS_PER_ADDRESS)
         self._open: dict[ILink, HalfOpen] = {}
         self._answered: set[ILink] = set()
@@ -64,6 +67,7 @@ class AuthorityListener(LinkOwner):
 
     def established(self, link: ILink) -> None:
         """Count the connection."""
+        self._metrics.handshake("incoming", link.age)
         self._open[link] = self._limits.enter(link.remote_address, link.close)
 
     def commandReceived(self, link: ILink, command: Command) -> None:
@@ -100,6 +104,8 @@ class AuthorityListener(LinkOwner):
 
     def closed(self, link: ILink, reason: Exception) -> None:
         """Forget the connection."""
+        if not link.established:
+            self._metrics.handshake("incoming", link.age, link.stage or "other")
         self._answered.discard(link)
         entry = self._open.pop(link, None)
         if entry is not None:

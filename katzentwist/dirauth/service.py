@@ -5,7 +5,6 @@ Uploads are checked and documents are made in the worker threads; answers to upl
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -33,6 +32,7 @@ from katzentwist.net.owner import Context
 from katzentwist.net.tcp import Transports
 from katzentwist.node.keyfiles import KeyPair
 from katzentwist.pki import document
+from katzentwist.status.metrics import Metrics
 from katzentwist.wire import SessionConfig, SessionKind
 
 LONGEST_SLEEP = 1.0
@@ -59,7 +59,7 @@ class AuthorityService(Service):
 
     :param identity: identity key pair; *link* the link key pair.
     :param fail: called with a message when the authority can not go on (the disk failed).
-    :ivar counts: answers so far, by request and status: ``post OK``, ``get GONE``, ...
+    :param metrics: counts answers, by request and status.
     """
 
     log = ModuleLogger(namespace="authority")
@@ -76,15 +76,16 @@ class AuthorityService(Service):
         transports: Transports,
         call_in_reactor: Callable[..., Any],
         fail: Callable[[str], None],
+        metrics: Metrics,
     ) -> None:
         self.config = config
         self.core: AuthorityCore
-        self.listener = AuthorityListener(self.is_member, self.post, self.get)
+        self.listener = AuthorityListener(self.is_member, self.post, self.get, metrics)
         self.ports: list[IListeningPort] = []
         self._identity, self._link = identity, link
         self._epochs, self._context, self._transports = epochs, context, transports
         self._fail = fail
-        self.counts: Counter[str] = Counter()
+        self._metrics = metrics
         self._members = {member.id: member for member in config.members}
         self._state = AuthorityState(Path(config.data_dir), identity_hash(identity.public), call_in_reactor)
         self._timer: IDelayedCall | None = None
@@ -118,7 +119,17 @@ class AuthorityService(Service):
             "restored {uploads} uploads and {documents} documents", uploads=len(uploads), documents=len(documents)
         )
         await self._listen()
+        self._show()
         self._tick()
+
+    def _show(self) -> None:
+        """Numbers that are read when somebody looks."""
+        gauge = self._metrics.gauge
+        gauge("authority_members", lambda: len(self._members))
+        gauge("authority_missing_uploads", lambda: len(self.core.waiting_for(self._epochs.number(self._now()) + 1)))
+        gauge("authority_has_document", lambda: int(self.core.document(self._epochs.number(self._now())) is not None))
+        gauge("authority_connections", lambda: self.listener.counts["open"])
+        gauge("authority_evicted_connections", lambda: self.listener.counts["evicted"])
 
     def _check_own_entry(self) -> None:
         own = self.config.own
@@ -190,13 +201,13 @@ class AuthorityService(Service):
     def get(self, epoch: int) -> tuple[int, bytes]:
         """The answer to get_consensus."""
         status, container = self.core.consensus(epoch, self._now())
-        self.counts[f"get {status.name}"] += 1
+        self._metrics.count("authority_requests_total", request="get_consensus", status=status.name)
         return status, container
 
     async def post(self, peer: bytes, epoch: int, payload: bytes) -> int:
         """The answer to post_descriptor."""
         status = await self._judge(peer, epoch, payload)
-        self.counts[f"post {status.name}"] += 1
+        self._metrics.count("authority_requests_total", request="post_descriptor", status=status.name)
         return status
 
     async def _judge(self, peer: bytes, epoch: int, payload: bytes) -> Post:

@@ -22,6 +22,8 @@ from katzentwist.node.keyfiles import KeyPair, prepare_data_dir
 from katzentwist.node.startup import epochs_of, key_lines, load_pairs, local_ips, read_text
 from katzentwist.node.tapbase import Daemon, GeneratingOptions, die, read_config
 from katzentwist.randomness import SystemRandom
+from katzentwist.status.metrics import AUTHORITY_COUNTERS, Metrics
+from katzentwist.status.web import MetricsServer
 
 
 class Options(GeneratingOptions):
@@ -51,6 +53,8 @@ class AuthorityDaemon(Daemon):
         self._config, self._epochs = config, epochs
         self._workers = ThreadWorkers(reactor)
         self._authority: AuthorityService | None = None
+        self._metrics = Metrics(described=AUTHORITY_COUNTERS, described_summaries={})
+        self._metrics_server: MetricsServer | None = None
 
     def before_log(self) -> None:
         """The log file may lie in the data directory."""
@@ -75,11 +79,15 @@ class AuthorityDaemon(Daemon):
             transports=Transports(self.reactor),
             call_in_reactor=self.reactor.callFromThread,
             fail=self.fail,
+            metrics=self._metrics,
         )
         self._workers.start()
 
     async def start(self) -> None:
         """Store and listeners."""
+        if self._config.metrics_address is not None:
+            self._metrics_server = MetricsServer(self.reactor, self._config.metrics_address, self._metrics)
+            await self._metrics_server.start()
         if self._authority is not None:
             await self._authority.start()
 
@@ -88,6 +96,8 @@ class AuthorityDaemon(Daemon):
         if self._authority is not None:
             await self._authority.stopService()
             self._workers.stop()
+        if self._metrics_server is not None:
+            await self._metrics_server.stop()
 
 
 def generate(config: AuthorityConfig) -> None:
@@ -115,8 +125,6 @@ def makeService(options: Options) -> IService:
         generate(config)
     try:
         epochs = epochs_of(config.epoch_duration, os.environ, report)
-        if config.metrics_address is not None:
-            report.warn("Server.MetricsAddress: the authority has no metrics page yet; nothing listens there")
     except KatzentwistError as error:
         die(f"failed to spawn server instance: {error}")
     return AuthorityDaemon(options, config, epochs, report, reactor)

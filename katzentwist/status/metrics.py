@@ -7,7 +7,7 @@ thread counts.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 import attrs
@@ -52,6 +52,10 @@ SUMMARIES: Final = {
     "kaetzchen_requests_duration_seconds": "Time that services took",
     "fetched_pki_docs_per_epoch_duration": "Time that document fetches took",
 }
+AUTHORITY_COUNTERS: Final = {
+    "authority_requests_total": "Requests to the authority, by request and answer",
+    "handshake_failures_total": COUNTERS["handshake_failures_total"],
+}
 HISTOGRAM: Final = "handshake_duration_seconds"
 BUCKETS: Final = tuple(0.05 * 2**k for k in range(12))
 
@@ -67,8 +71,14 @@ class _Histogram:
 
 @attrs.define
 class Metrics:
-    """All numbers of one process, or (:meth:`labelled`) a view of them that puts labels to everything it counts."""
+    """All numbers of one process, or (:meth:`labelled`) a view of them that puts labels to everything it counts.
 
+    :param described: counters by name with their meaning; they are shown even before they count anything.
+    :param described_summaries: the same for summaries.
+    """
+
+    described: Mapping[str, str] = COUNTERS
+    described_summaries: Mapping[str, str] = SUMMARIES
     counters: Counter[tuple[str, Labels]] = attrs.field(factory=Counter)
     _summaries: dict[tuple[str, Labels], list[float]] = attrs.field(factory=dict)
     _gauges: dict[tuple[str, Labels], Callable[[], float]] = attrs.field(factory=dict)
@@ -121,15 +131,15 @@ class Metrics:
     def render(self) -> str:
         """The Prometheus text format, version 0.0.4."""
         out: list[str] = []
-        series: dict[str, list[tuple[Labels, float]]] = {name: [] for name in COUNTERS}
+        series: dict[str, list[tuple[Labels, float]]] = {name: [] for name in self.described}
         for (name, labels), count in sorted(self.counters.items()):
             series.setdefault(name, []).append((labels, count))
         for name, rows in series.items():
-            _header(out, name, COUNTERS.get(name, name), "counter")
+            _header(out, name, self.described.get(name, name), "counter")
             out.extend(f"{PREFIX}{name}{_labels(labels)} {value}" for labels, value in rows)
             if not rows and not name.endswith(("reason_total", "per_epoch_total", "requests_total")):
                 out.append(f"{PREFIX}{name} 0")
-        for name, doc in SUMMARIES.items():
+        for name, doc in self.described_summaries.items():
             _header(out, name, doc, "summary")
             found = {labels: entry for (n, labels), entry in sorted(self._summaries.items()) if n == name}
             for labels, (total, observations) in (found or {(): [0.0, 0.0]}).items():

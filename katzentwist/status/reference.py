@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 from typing import Final
 
-from katzentwist.status.metrics import BUCKETS, COUNTERS, HISTOGRAM, PREFIX, SUMMARIES
+from katzentwist.status.metrics import AUTHORITY_COUNTERS, BUCKETS, COUNTERS, HISTOGRAM, PREFIX, SUMMARIES
 
 HEAD: Final = """# Metrics
 
-A node with `MetricsAddress` in `[Server]` serves `http://<MetricsAddress>/metrics` in the Prometheus text format, and
-nothing else. Names are upstream's where upstream has the number. `contrib/grafana/katzentwist.json` is a dashboard.
+A node or authority with `MetricsAddress` in `[Server]` serves `http://<MetricsAddress>/metrics` in the Prometheus text
+format, and nothing else. Names are upstream's where upstream has the number. `contrib/grafana/katzentwist.json` is a
+dashboard.
 
 At a Provider, what belongs to one of its two halves has the label `half` too: `gateway` or `service`. What they share
 (services, clients, databases, the PKI) has not. Series with an epoch disappear 10 epochs later.
@@ -28,6 +29,7 @@ LABELS: Final = {
     "handshake_failures_total": "direction, state",
     "incoming_peer_validation_failures_total": "reason",
     "outgoing_dial_failures_total": "reason",
+    "authority_requests_total": "request, status",
 }
 GAUGES: Final = {
     "channel_usage": ("channel_name", "Packets that wait for a Sphinx worker (`cryptoworker_incoming`)"),
@@ -39,6 +41,13 @@ GAUGES: Final = {
     "server_selfcheck_sphinx_ops_per_sec_solo": ("", "Packets that one thread unwrapped per second at the start"),
     "server_selfcheck_sphinx_ops_per_sec_saturated": ("", "Packets that all CPUs unwrapped per second at the start"),
     "server_selfcheck_num_cpu": ("", "CPUs that the start found"),
+}
+AUTHORITY_GAUGES: Final = {
+    "authority_members": ("", "Identities in the white list"),
+    "authority_missing_uploads": ("", "Nodes whose descriptor for the next epoch has not come yet"),
+    "authority_has_document": ("", "1 if the current epoch has a document"),
+    "authority_connections": ("", "Open connections"),
+    "authority_evicted_connections": ("", "Connections that were ended to make room for others"),
 }
 PROCESS: Final = {
     "process_cpu_seconds_total": "CPU seconds of the process",
@@ -58,6 +67,10 @@ def render() -> str:
     out += [_row(name, "", text) for name, text in SUMMARIES.items()]
     bounds = ", ".join(f"{bound:g}" for bound in BUCKETS)
     out += [_row(HISTOGRAM, "direction, result", f"Seconds of link handshakes; buckets {bounds}")]
+    out += ["", "## The authority", "", "It shows these, the handshakes and the process.", ""]
+    out += ["| Series | Labels | Shows |", "|---|---|---|"]
+    out += [_row(name, LABELS.get(name, ""), text) for name, text in AUTHORITY_COUNTERS.items() if name not in COUNTERS]
+    out += [_row(name, labels, text) for name, (labels, text) in AUTHORITY_GAUGES.items()]
     out += ["", "## The process", "", "| Series | Shows |", "|---|---|"]
     out += [f"| `{name}` | {text} |" for name, text in PROCESS.items()]
     return "\n".join(out) + "\n"

@@ -11,6 +11,7 @@ from typing import Any
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from katzentwist.testnet.plan import Shape, generate
+from tests.backends.servers import free_port
 from tests.e2e.processes import LiveNetwork, cli, metrics, twistd, wait_for
 from tests.e2e.test_users import nonvoting
 
@@ -68,6 +69,7 @@ class AuthorityTests(SynchronousTestCase):
             self.left_out.append(tables["Mixes"].pop())
             tables["Debug"].update(Layers=2, MinNodesPerLayer=1)
             tables["Logging"]["Level"] = "DEBUG"
+            tables["Server"]["MetricsAddress"] = self.net.node("auth1").metrics = f"127.0.0.1:{free_port()}"
 
         def mix2(tables: dict[str, Any]) -> None:
             tables["Server"]["BindAddresses"] = tables["Server"]["Addresses"]
@@ -118,6 +120,7 @@ class AuthorityTests(SynchronousTestCase):
         """One after the other; the network needs longer than all of them."""
         members = wait_for("a document", self.members)
         self.assertEqual(members, {"mix1", "mix2", "provider1", "provider1-service"})
+        self.check_metrics()
         self.check_connect_timeout()
         self.check_rotation()
         self.check_white_list()
@@ -126,6 +129,14 @@ class AuthorityTests(SynchronousTestCase):
         wait_for("more output of mix2", lambda: "document of epoch" in output.read_text()[self.output_before :])
         for name in ("auth1", "mix2", "mix4"):
             self.end(name)
+
+    def check_metrics(self) -> None:
+        """The authority shows its members, their uploads and its documents."""
+        values = metrics(self.net.node("auth1"))
+        self.assertEqual(values["katzenpost_authority_members"], 5)
+        self.assertEqual(values["katzenpost_authority_has_document"], 1)
+        self.assertGreaterEqual(values['katzenpost_authority_requests_total{request="post_descriptor",status="OK"}'], 4)
+        self.assertNotIn("katzenpost_sphinx_unwraps_total", values)
 
     def check_connect_timeout(self) -> None:
         """The dial of mix2 is given up, and tried again, long before the default of 60 s."""

@@ -27,6 +27,7 @@ from katzentwist.net.workers import SynchronousWorkers
 from katzentwist.node.keyfiles import KeyPair
 from katzentwist.pki import document
 from katzentwist.randomness import SeededRandom
+from katzentwist.status.metrics import Metrics
 from katzentwist.wire.commands import Consensus, GetConsensus, PostDescriptor, PostDescriptorStatus
 from tests.unit.dirauth_network import AUTHORITY, AUTHORITY_PUBLIC, Node, nodes
 
@@ -86,6 +87,7 @@ class ServiceCase(TestCase):
         text = text or config_text(self.folder, self.nodes)
         config, report = authority.load(text, read_file=lambda path: "")
         assert config is not None, report.errors
+        self.metrics = Metrics()
         self.service = AuthorityService(
             config,
             EPOCHS,
@@ -95,6 +97,7 @@ class ServiceCase(TestCase):
             transports=self.transports,
             call_in_reactor=reactor.callFromThread,
             fail=self.failures.append,
+            metrics=self.metrics,
         )
         self.addCleanup(lambda: self.service.stopService())
         await self.service.start()
@@ -155,7 +158,10 @@ class AuthorityServiceTests(ServiceCase):
             self.assertEqual(len(list(signed.document.places())), 5)
             self.assertEqual(await self.post(self.nodes[0], START + 1), 0)
             self.assertEqual(await self.get(START), (2, b""))
-            self.assertEqual((self.service.counts["post OK"], self.service.counts["get GONE"]), (6, 1))
+            value = self.metrics.value
+            self.assertEqual(value("authority_requests_total", request="post_descriptor", status="OK"), 6)
+            self.assertEqual(value("authority_requests_total", request="get_consensus", status="GONE"), 1)
+            self.assertIn("katzenpost_authority_has_document", self.metrics.render())
 
         return self.go(test())
 
