@@ -110,7 +110,7 @@ class FakeAuthority:
             additional_data=identity_hash(self.identity[1]),
             kind=SessionKind.PKI,
         )
-        listener = AuthorityListener(self.members.__contains__, self._post, self._get)
+        listener = AuthorityListener(self.members.__contains__, self._post, self._get, Metrics())
         self._factory = LinkFactory(self.net.context(), session, listener)
         self.listen()
         self.net.reactor.callLater(0, self._tick)
