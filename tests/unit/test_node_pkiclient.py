@@ -58,7 +58,7 @@ class Desk:
             additional_data=identity_hash(self.identity[1]),
             kind=SessionKind.PKI,
         )
-        listener = AuthorityListener(lambda node: True, self._post, self._get)
+        listener = AuthorityListener(lambda node: True, self._post, self._get, Metrics())
         self._factory = LinkFactory(case.context, session, listener)
         self.address = parse_address(f"tcp://127.0.0.1:{port}")
         self.listen()
