@@ -21,13 +21,15 @@ from katzentwist.config import toml
 from katzentwist.crypto import kem, keys, sign
 from katzentwist.errors import ConfigError
 from katzentwist.node.keyfiles import KeyPair, load_or_create, prepare_data_dir, write_file
-from katzentwist.randomness import SystemRandom
+from katzentwist.randomness import IRandom, SystemRandom
 from katzentwist.sphinx import Geometry
 
 SIGNATURE: Final = "Ed25519"
 HOST: Final = "127.0.0.1"
 AUTHORITY_FILE: Final = "authority.toml"
 NODE_FILE: Final = "katzenpost.toml"
+FREE_PORTS: Final = range(10_000, 32_000)
+"""Below those that systems give to outgoing connections: such a port may be taken until its program listens."""
 
 
 @attrs.frozen(kw_only=True)
@@ -112,8 +114,8 @@ def generate(folder: Path, shape: Shape) -> Network:
 class _Writer:
     def __init__(self, folder: Path, shape: Shape) -> None:
         self._folder, self._shape = folder, shape
-        self._ports = _Ports(shape.base_port)
         self._random = SystemRandom()
+        self._ports = _Ports(shape.base_port, self._random)
         self._geometry = Geometry.from_user_payload(shape.user_payload, shape.layers + 2, nike="x25519")
         self._authority: dict[str, Any] = {}
 
@@ -276,8 +278,8 @@ def _public(folder: Path) -> str:
 class _Ports:
     """Ports in a row, or free ones."""
 
-    def __init__(self, base: int) -> None:
-        self._next = base
+    def __init__(self, base: int, random: IRandom) -> None:
+        self._next, self._random = base, random
         self._taken: set[int] = set()
 
     def take(self, count: int) -> int:
@@ -291,18 +293,12 @@ class _Ports:
                 raise ConfigError("--base-port is too high: the ports would go beyond 65535")
             return first
         for _ in range(100):
-            first = _free_port()
+            first = FREE_PORTS[self._random.below(len(FREE_PORTS))]
             wanted = set(range(first, first + count))
-            if not wanted & self._taken and first + count <= 65536 and all(map(_is_free, wanted)):
+            if not wanted & self._taken and all(map(_is_free, wanted)):
                 self._taken |= wanted
                 return first
         raise ConfigError("no free ports found on 127.0.0.1; choose some with --base-port")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
 
 
 def _is_free(port: int) -> bool:
