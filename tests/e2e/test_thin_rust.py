@@ -27,6 +27,10 @@ PROGRAM = """use katzenpost_thin_client::{Config, ThinClient};
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let file = std::env::args().nth(1).expect("thinclient.toml");
     let client = ThinClient::new(Config::new(&file)?).await?;
+    // It returns before the daemon's first event has come.
+    while client.pki_document().await.is_err() {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
     let (node, queue) = client.get_service("echo").await?.to_destination();
     let wait = std::time::Duration::from_secs(60);
     let reply = client.blocking_send_message(b"hello from rust", node, queue, wait).await?;
