@@ -1,9 +1,10 @@
 """Many applications on one daemon: latencies, throughput, memory, CPU per packet.
 
-    python benchmarks/client.py [--apps 100] [--messages 50] [--rate 100]
+    python benchmarks/client.py [--apps 100] [--messages 50] [--rate 100] [--deaf]
 
 Starts a network and a daemon as real processes. LambdaP is raised to *rate* packets per second, since it is what paces
-all applications together; every reply is checked to be for its asker.
+all applications together; every reply is checked to be for its asker. With ``--deaf`` one more application asks for
+documents all the time and reads none.
 """
 
 from __future__ import annotations
@@ -25,6 +26,11 @@ from katzentwist.testnet.children import Child, Children
 from katzentwist.testnet.plan import Network, Node, Shape, generate
 from katzentwist.thin import ThinClientError
 from katzentwist.thin.aio import ThinClient
+from katzentwist.thin.config import load_dial
+from katzentwist.thin.protocol import encode_request
+
+DEAF_RATE = 400
+"""Requests per second: some MB of answers."""
 
 
 def resident(process: int) -> int:
@@ -39,7 +45,20 @@ def cpu(process: int) -> float:
     return (int(fields[11]) + int(fields[12])) / 100
 
 
-async def measure(thin: Path, daemon: Child, apps: int, messages: int, patience: float) -> None:
+async def be_deaf(thin: Path) -> None:
+    """Ask and never read, until the daemon has enough of it."""
+    host, _, port = load_dial(thin).address.rpartition(":")
+    _, writer = await asyncio.open_connection(host, int(port), limit=1)
+    began, asked = time.monotonic(), 0
+    request = encode_request("get_pki_document", query_id=bytes(16), epoch=0)
+    while not writer.is_closing():
+        writer.write(request)
+        asked += 1
+        await asyncio.sleep(max(0.0, began + asked / DEAF_RATE - time.monotonic()))
+    print(f"the application that does not read was cut off after {time.monotonic() - began:.1f} s, {asked} requests")
+
+
+async def measure(thin: Path, daemon: Child, apps: int, messages: int, patience: float, deaf: bool) -> None:
     """Connect, idle, then send."""
     pid = daemon.process.pid
     probe = ThinClient(thin)
@@ -85,6 +104,7 @@ async def measure(thin: Path, daemon: Child, apps: int, messages: int, patience:
 
         await asyncio.gather(*(one(i) for i in range(messages)))
 
+    beside = asyncio.ensure_future(be_deaf(thin)) if deaf else None
     began, spent = time.monotonic(), cpu(pid)
     results = await asyncio.gather(*(use(i, c) for i, c in enumerate(clients)), return_exceptions=True)
     seconds, used = time.monotonic() - began, cpu(pid) - spent
@@ -100,6 +120,8 @@ async def measure(thin: Path, daemon: Child, apps: int, messages: int, patience:
     print(
         f"daemon: {used / count * 1e6:.0f} us CPU per message with its reply, {resident(pid) / 1024:.1f} MiB at the end"
     )
+    if beside is not None:
+        await asyncio.wait_for(beside, 90)
     single = []
     node, queue = probe.get_service("echo").to_destination()
     for _ in range(20):
@@ -138,6 +160,7 @@ def main() -> None:
     parser.add_argument("--apps", type=int, default=100)
     parser.add_argument("--messages", type=int, default=50)
     parser.add_argument("--rate", type=float, default=100.0)
+    parser.add_argument("--deaf", action="store_true", help="one more application that never reads")
     args = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that nothing is left running
     folder = Path(tempfile.mkdtemp(prefix="katzentwist-bench-"))
@@ -158,6 +181,7 @@ def main() -> None:
                 args.apps,
                 args.messages,
                 2 * args.apps * args.messages / args.rate + 10,
+                args.deaf,
             )
         )
         print("dropped by the nodes:", series(network, "katzenpost_dropped_reason_total") or "nothing")
