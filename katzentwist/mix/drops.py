@@ -12,7 +12,6 @@ class DropReason(enum.Enum):
 
     INCOMING_OUT_OF_EPOCH = "incoming_out_of_epoch"
     GATEWAY_RATE_LIMITED = "gateway_rate_limited"
-    INBOUND_QUEUE_FULL = "inbound_queue_full"
     UNWRAP_DWELL_EXCEEDED = "unwrap_dwell_exceeded"
     UNWRAP_FAILED = "unwrap_failed"
     UNWRAP_PAYLOAD_UNEXPECTED = "unwrap_payload_unexpected"

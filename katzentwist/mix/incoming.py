@@ -56,6 +56,8 @@ class Incoming(LinkOwner):
         self._neighbours, self._pipeline, self._clients = neighbours, pipeline, clients
         self.links = LinkRegistry()
         self._peers: dict[ILink, _Peer] = {}
+        self._paused: set[ILink] = set()
+        pipeline.drained = self._read_on
         self._rechecks = Repeating(runtime.reactor, lambda: runtime.debug.reauth_interval / 1000, self.recheck)
 
     def factory(self) -> LinkFactory:
@@ -139,6 +141,7 @@ class Incoming(LinkOwner):
     def closed(self, link: ILink, reason: Exception) -> None:
         """Forget the link."""
         self.links.remove(link)
+        self._paused.discard(link)
         peer = self._peers.pop(link, None)
         if not link.established:
             self._runtime.metrics.handshake("incoming", link.age, link.stage or "other")
@@ -174,6 +177,15 @@ class Incoming(LinkOwner):
             if not packets:
                 return
         self._pipeline.intake(packets, peer.client)
+        if self._pipeline.full:  # whoever sends more than can be unwrapped waits: TCP holds him back (spec: node 4)
+            self._paused.add(link)
+            link.pause()
+
+    def _read_on(self) -> None:
+        """The pipeline has room again."""
+        paused, self._paused = self._paused, set()
+        for link in paused:
+            link.resume()
 
     def commandReceived(self, link: ILink, command: Command) -> None:
         """Everything else; what is not legal ended the session before it came here."""

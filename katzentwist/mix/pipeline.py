@@ -25,7 +25,7 @@ from katzentwist.sphinx import BatchResult, Kind, unwrap_batch
 BATCH: Final = 64
 """Most packets per native call: at 60 us each a thread is busy for 4 ms, so batches delay each other little."""
 INBOUND_LIMIT: Final = 8192
-"""Most packets that wait for a worker, 25 MB of them; UnwrapDelay empties the queue of an overloaded node."""
+"""Packets that wait for a worker, 25 MB of them, from which links are not read on until half of them are gone."""
 
 _Waiting = tuple[float, bool, list[bytes]]
 """(arrival, from a client, packets)."""
@@ -37,6 +37,7 @@ class Pipeline:
     :param schedule: ``(delay in seconds, next hop, packet, now)`` for a forward packet.
     :param deliver: takes a packet that ends here.
     :param decoy: takes ``(surb id, payload)`` of a reply to this half's own decoys.
+    :ivar drained: called when there is room again after :attr:`full` was true.
     """
 
     log = ModuleLogger("crypto")
@@ -59,6 +60,8 @@ class Pipeline:
         self._count = 0
         self._busy = 0
         self._looking = self._closed = False
+        self.full = False
+        self.drained: Callable[[], None] = lambda: None
         self._patience = runtime.debug.unwrap_delay / 1000
         self._period = runtime.epochs.period
 
@@ -67,15 +70,10 @@ class Pipeline:
         return self._count
 
     def intake(self, packets: list[bytes], from_client: bool) -> None:
-        """Take packets of the right length."""
-        room = INBOUND_LIMIT - self._count
-        if len(packets) > room:
-            drop(self._runtime.metrics, DropReason.INBOUND_QUEUE_FULL, len(packets) - room)
-            packets = packets[:room]
-            if not packets:
-                return
+        """Take packets of the right length. If :attr:`full` is true then, the caller should stop reading a while."""
         self._waiting.append((self._runtime.clock.monotonic(), from_client, packets))
         self._count += len(packets)
+        self.full = self.full or self._count >= INBOUND_LIMIT
         if not self._looking:
             # At the end of this turn, so that what other links brought in it goes into the same batch.
             self._looking = True
@@ -102,6 +100,9 @@ class Pipeline:
                 ([k.private for k in keys], packets, self._runtime.geometry),
                 partial(self._finished, arrivals, keys, now),
             )
+        if self.full and self._count <= INBOUND_LIMIT // 2:
+            self.full = False
+            self.drained()
 
     def _take(self, now: float) -> tuple[list[tuple[float, bool]], list[bytes]]:
         """The next batch, with (arrival, from a client) for each packet; those that waited too long are dropped."""

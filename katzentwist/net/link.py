@@ -121,6 +121,15 @@ class LinkProtocol(Protocol):
         self._flush()
         return True
 
+    def pause(self) -> None:
+        """See ILink."""
+        self.transport.pauseProducing()
+
+    def resume(self) -> None:
+        """See ILink."""
+        if not self._closing:
+            self.transport.resumeProducing()
+
     def close(self) -> None:
         """See ILink."""
         self._disconnect(WireError("closed by us"))

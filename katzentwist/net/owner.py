@@ -35,6 +35,12 @@ class ILink(Interface):
     def sendPackets(packets: Sequence[bytes]) -> bool:
         """Send packets of PL bytes as SendPacket commands, in one write; False when the link is not open."""
 
+    def pause() -> None:
+        """Read no more from the peer until resume(); what was read already may still be delivered."""
+
+    def resume() -> None:
+        """Read on."""
+
     def close() -> None:
         """Send what is queued, then disconnect. closed() follows. May be called at any time and again."""
 

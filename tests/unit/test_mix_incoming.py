@@ -10,6 +10,7 @@ from twisted.internet.error import CannotListenError
 from twisted.trial.unittest import SynchronousTestCase
 
 from katzentwist.errors import ConfigError
+from katzentwist.mix import pipeline
 from katzentwist.mix.incoming import Listeners
 from katzentwist.net import LinkOwner, dial
 from katzentwist.net.owner import ILink
@@ -153,6 +154,28 @@ class AdmissionTests(IncomingCase):
         self.net.run(31)
         self.assertEqual(len(self.net.gateway.half.incoming.links), 1)
         self.assertFalse(client.ended)
+
+
+class BackPressureTests(IncomingCase):
+    """A node that can not keep up (spec: node 4)."""
+
+    def test_waits(self) -> None:
+        """Its links are not read while its queue is full; nothing is dropped, all is unwrapped in the end."""
+        self.patch(pipeline, "INBOUND_LIMIT", 10)
+        caller = self.as_gateway(self.first)
+        half, metrics = self.first.half, self.first.metrics
+        [link] = [link for link in half.incoming.links if link.peer.additional_data == self.net.gateway.identity.id]
+        pauses: list[str] = []
+        self.patch(link, "pause", lambda: pauses.append("pause"))
+        self.patch(link, "resume", lambda: pauses.append("resume"))
+        before = metrics.value("dropped_reason_total", reason="unwrap_failed")
+        for count in (9, 1, 30):
+            caller.link.sendPackets([PACKET] * count)
+        self.net.run(0)
+        self.assertEqual(pauses[0], "pause")
+        self.assertEqual(pauses[-1], "resume")
+        self.assertEqual(metrics.value("dropped_reason_total", reason="unwrap_failed") - before, 40)
+        self.assertEqual(self.first.drops().keys() - {"unwrap_failed"}, set())
 
 
 class CommandTests(IncomingCase):

@@ -164,12 +164,19 @@ class ForwardTests(PipelineCase):
         self.assertEqual([round(d * 1000) for d, _, _ in self.scheduled], list(range(1, 2 * BATCH + 2)))
 
     def test_full(self) -> None:
-        """The queue has an end."""
-        packet = self.forward()
-        self.pipeline.intake([packet] * INBOUND_LIMIT, False)
+        """Nothing is dropped; links are told to wait, and to go on when half of the packets are gone."""
+        packet, drained = self.forward(), []
+        self.pipeline.drained = lambda: drained.append(len(self.pipeline))
+        self.pipeline.intake([packet] * (INBOUND_LIMIT - 1), False)
+        self.assertFalse(self.pipeline.full)
         self.pipeline.intake([packet] * 2, False)
-        self.assertEqual(self.drops(), {"inbound_queue_full": 2})
-        self.assertEqual(len(self.pipeline), INBOUND_LIMIT)
+        self.assertTrue(self.pipeline.full)
+        self.assertEqual(len(self.pipeline), INBOUND_LIMIT + 1)
+        self.clock.advance(0)
+        self.assertFalse(self.pipeline.full)
+        self.assertEqual(len(drained), 1)
+        self.assertLessEqual(drained[0], INBOUND_LIMIT // 2)
+        self.assertEqual(self.metrics.value("sphinx_unwraps_total") + self.drops()["unwrap_failed"], INBOUND_LIMIT + 1)
 
 
 class ReplayTests(PipelineCase):
