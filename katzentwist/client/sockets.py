@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import stat
@@ -27,11 +28,31 @@ async def listen(reactor: Any, where: Socket, factory: Factory) -> IListeningPor
     path = "Listen.Unix.Address" if where.network == "unix" else "Listen.Tcp.Address"
     try:
         return await _endpoint(reactor, where).listen(factory)
-    except CannotListenError as e:
-        why = getattr(e.socketError, "strerror", None) or e.socketError
-        raise ConfigError(f"can not listen on '{where.address}': {why}; is another daemon running?", path) from e
-    except OSError as e:
-        raise ConfigError(f"can not listen on '{where.address}': {e.strerror or e}", path) from e
+    except (CannotListenError, OSError) as e:
+        cause = e.socketError if isinstance(e, CannotListenError) else e
+        why = getattr(cause, "strerror", None) or cause
+        raise ConfigError(f"can not listen on '{where.address}': {why}; {_remedy(where, cause)}", path) from e
+
+
+def _remedy(where: Socket, cause: Exception) -> str:
+    code = getattr(cause, "errno", None)
+    if where.network != "unix" or where.address.startswith("@"):
+        return "is another daemon running?" if code == errno.EADDRINUSE else "choose another address"
+    if code == errno.EADDRINUSE:
+        in_use = "is another daemon running?"
+        return in_use if _is_socket(where.address) else "something that is no socket is there already"
+    if code == errno.ENOENT:
+        return "make its folder first"
+    if code == errno.EACCES:
+        return "its folder must be writable for the daemon"
+    return "choose another path"
+
+
+def _is_socket(path: str) -> bool:
+    try:
+        return stat.S_ISSOCK(os.lstat(path).st_mode)
+    except OSError:
+        return False
 
 
 def _endpoint(reactor: Any, where: Socket) -> IStreamServerEndpoint:
@@ -51,10 +72,7 @@ def _endpoint(reactor: Any, where: Socket) -> IStreamServerEndpoint:
 
 def remove_stale(path: str) -> None:
     """Remove the socket that a daemon left behind which was killed; nothing else is ever removed."""
-    try:
-        if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            return
-    except OSError:
+    if not _is_socket(path):
         return
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(1.0)

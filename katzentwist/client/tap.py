@@ -43,6 +43,10 @@ class Options(DaemonOptions):
         """The same as -f."""
         self.opt_config(file)
 
+    def getUsage(self, width: int | None = None) -> str:
+        """The text of ``--help``; usage shows one short name of an option."""
+        return f"{super().getUsage(width)}-c is the same as -f, as in kpclientd.\n"
+
 
 class ClientDaemon(Daemon):
     """The program."""

@@ -116,16 +116,18 @@ class DebugTable:
     dial_timeout: int = key("SessionDialTimeout", schema.integer, "Accepted and not used.", default=30)
     retrieval_delay: int = key("InitialMaxPKIRetrievalDelay", schema.integer, "Accepted and not used.", default=30)
     polling_interval: int = key("PollingInterval", schema.integer, "Accepted and not used.", default=10)
-    arq_slop: int = key("ARQSlop", schema.integer, "Ours: seconds added to the ARQ timer.", default=20)
+    arq_slop: int = key("ARQSlop", schema.seconds, "Ours: seconds added to the ARQ timer.", default=20)
 
 
 def _grace(value: Any, path: str, report: Report) -> float:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value / 1e9
     try:
-        return parse_duration(schema.text(value, path, report)) / 1e9
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        nanoseconds = value if whole else parse_duration(schema.text(value, path, report))
     except ConfigError as e:
         raise ConfigError(f"invalid duration: {e}", path) from e
+    if nanoseconds < 0:
+        raise ConfigError(f"invalid duration: {value} is negative", path)
+    return float(nanoseconds / 1e9)
 
 
 _grace.kind = "duration text"  # type: ignore[attr-defined]
@@ -230,6 +232,9 @@ def load(text: str) -> tuple[ClientConfig | None, Report]:
         raw = toml.parse(text)
     except ConfigError as e:
         report.errors.append(e)
+        return None, report
+    if set(raw) == {"Dial"}:
+        report.error("this is the thinclient.toml of applications; the daemon reads client.toml", "Dial")
         return None, report
     if schema.lookup(raw, "PigeonholeGeometry") is not None:
         report.error("this table must not be there; remove it", "PigeonholeGeometry")

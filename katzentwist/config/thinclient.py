@@ -39,7 +39,8 @@ def load(text: str) -> tuple[ThinClientConfig | None, Report]:
 
 def _dial(raw: Mapping[str, Any]) -> Socket:
     if unknown := _beyond(raw, ["Dial"]):
-        raise ConfigError(f"unknown top-level key(s) {unknown}; expected exactly ['Dial']")
+        daemon = "; this is the daemon's client.toml, applications need thinclient.toml" if "Listen" in unknown else ""
+        raise ConfigError(f"unknown top-level key(s) {unknown}; expected exactly ['Dial']{daemon}")
     if "Dial" not in raw:
         raise ConfigError("missing required top-level key(s) ['Dial']")
     return _transport(_table(raw["Dial"], "Dial"))
@@ -56,7 +57,7 @@ def _transport(dial: Mapping[str, Any]) -> Socket:
     path = f"Dial.{kind}"
     table = _table(value, path)
     if unknown := _beyond(table, _KEYS[kind]):
-        raise ConfigError(f"has unknown key(s) {unknown}", path)
+        raise ConfigError(f"has unknown key(s) {unknown}; expected {sorted(_KEYS[kind])}", path)
     if not table.get("Address"):
         raise ConfigError("missing required key 'Address'", path)
     if not all(isinstance(v, str) for v in table.values()):

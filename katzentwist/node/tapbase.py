@@ -58,8 +58,9 @@ class DaemonOptions(usage.Options):
 
     def getUsage(self, width: int | None = None) -> str:
         """The text of ``--help``."""
+        default = f"Without -f the file is {', else '.join(self.default_files)} of the current folder."
         example = f"Example: twistd -n {self.program} -f {self.default_files[0]}"
-        return f"{self.summary}\n\n{super().getUsage(width)}\n{example}\n"
+        return f"{self.summary}\n\n{super().getUsage(width)}\n{default}\n{example}\n"
 
     def opt_config(self, file: str) -> None:
         """The configuration file."""
@@ -133,13 +134,15 @@ def read_config(options: DaemonOptions, load: Callable[[str], tuple[C | None, Re
         reason = e.strerror if isinstance(e, OSError) else "not UTF-8"
         die(f"failed to load config file '{path}': {reason}; name the file with -f")
     config, report = load(text)
+    unknown = "unrecognised configuration keys: " + ", ".join(sorted(set(report.unknown)))
     if config is None:
-        lines = "\n".join(f"  {e}" for error in report.errors for e in str(error).splitlines())
+        mistakes = [e for error in report.errors for e in str(error).splitlines()]
+        # What is missing above may be there under a misspelt name.
+        lines = "\n".join(f"  {text}" for text in [*mistakes, *([unknown] if report.unknown else [])])
         die(f"failed to load config file '{path}':\n{lines}")
     if options["validate-only"]:
         if report.unknown:
-            unknown = ", ".join(sorted(set(report.unknown)))
-            die(f"config file '{path}': unrecognised configuration keys: {unknown}")
+            die(f"config file '{path}': {unknown}")
         print(f"configuration file '{path}' is valid")  # noqa: T201
         raise SystemExit(0)
     return config, report

@@ -75,7 +75,8 @@ class ThinClient(Face):
             if isinstance(e, errors.ThinClientError):
                 raise
             where = f"{self.config.dial.network} {self.config.dial.address}"
-            raise errors.NotSentError(f"no client daemon at {where}: {e or type(e).__name__}") from e
+            why = f"{e or type(e).__name__}; start it with twistd -n katzenclient"
+            raise errors.NotSentError(f"no client daemon at {where}: {why}") from e
         finally:
             self._ready = None
 

@@ -72,6 +72,8 @@ class ClientFileTests(SynchronousTestCase):
             ("WireKEMScheme is empty string", "WireKEMScheme", {"WireKEMScheme": None}),
             ("unknown KEM 'rot13'", "WireKEMScheme", {"WireKEMScheme": "rot13"}),
             ("invalid duration", "SessionGracePeriod", {"SessionGracePeriod": "ten"}),
+            ("negative", "SessionGracePeriod", {"SessionGracePeriod": -1}),
+            ("invalid duration", "SessionGracePeriod", {"SessionGracePeriod": "-1s"}),
             ("no listen transport configured", "Listen", {"Listen": {}}),
             ("exactly one listen", "Listen", {"Listen__Unix": {"Address": "/x"}}),
             ("is not an IP literal", "Listen.Tcp", {"Listen__Tcp__Address": "localhost:1"}),
