@@ -24,17 +24,19 @@ from katzentwist.pki.document import LIFETIME
 
 EPOCH = 6000000
 LAYERS = 3
+PORT = 20000
 
 
-def node(number: int, kind: str) -> Descriptor:
-    """A descriptor with keys that look random and are not."""
+def node(number: int, kind: str, epoch: int = EPOCH, link_key: bytes = b"", host: str = "") -> Descriptor:
+    """A descriptor with keys that look random and are not, but for *link_key*."""
     secret = number.to_bytes(4, "big")
+    host = host or f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}"
     return Descriptor(
         name=f"{kind}{number}",
-        epoch=EPOCH,
-        link_key=b"".join(blake2b_256(secret + bytes([i])) for i in range(38)),
-        mix_keys={EPOCH + i: blake2b_256(secret + bytes([100 + i])) for i in range(3)},
-        addresses={"tcp4": [f"tcp://10.{number >> 16}.{number >> 8 & 255}.{number & 255}:30000"]},
+        epoch=epoch,
+        link_key=link_key or b"".join(blake2b_256(secret + bytes([i])) for i in range(38)),
+        mix_keys={epoch + i: blake2b_256(secret + bytes([100 + i])) for i in range(3)},
+        addresses={"tcp4": [f"tcp://{host}:{PORT}"]},
         kaetzchen={"echo": {"endpoint": "+echo"}, "keyserver": {"endpoint": "+keyserver"}}
         if kind == "service"
         else None,

@@ -10,7 +10,7 @@ import attrs
 
 from katzentwist.clock import Epochs
 from katzentwist.errors import KatzentwistError, SphinxError
-from katzentwist.pki.document import Document
+from katzentwist.pki.document import LAYER_GATEWAY, LAYER_SERVICE, Document
 from katzentwist.randomness import IRandom
 from katzentwist.sphinx import Geometry, Path, build, build_block, choose_path, new_surb
 
@@ -113,11 +113,13 @@ def compose(
 
 
 def _check_places(document: Document, destination: bytes, gateway: bytes) -> None:
-    if not any(d.id == destination for d in document.service_nodes):
+    place = document.find(destination)
+    if place is None or place.layer != LAYER_SERVICE:
         raise ComposeError(
             "client/conn: PKI error: client: failed to find destination service node: pki: service not found"
         )
-    if not any(d.id == gateway for d in document.gateway_nodes):
+    place = document.find(gateway)
+    if place is None or place.layer != LAYER_GATEWAY:
         raise ComposeError("client/conn: PKI error: client: failed to find source Gateway: pki: gateway not found")
 
 

@@ -186,7 +186,7 @@ class Multiplexer(Listener):
         if signed is None:
             return encode_response("new_pki_document_event")
         if self._document_frame is None or self._document_frame[0] is not signed:
-            frame = encode_response("new_pki_document_event", payload=signed.document.payload())
+            frame = encode_response("new_pki_document_event", payload=signed.payload())
             self._document_frame = signed, frame
         return self._document_frame[1]
 

@@ -22,7 +22,7 @@ from katzentwist.net.link import LinkFactory
 from katzentwist.net.owner import ILink, LinkOwner
 from katzentwist.net.registry import LinkRegistry
 from katzentwist.node.identity import Identity
-from katzentwist.node.runtime import Repeating, Runtime
+from katzentwist.node.runtime import Gradual, Repeating, Runtime
 from katzentwist.wire import Command, PeerCredentials, SessionConfig, SessionKind
 from katzentwist.wire.commands import Disconnect
 from katzentwist.wire.legal import GATEWAY_LISTENER, NODE_LISTENER
@@ -59,6 +59,7 @@ class Incoming(LinkOwner):
         self._paused: set[ILink] = set()
         pipeline.drained = self._read_on
         self._rechecks = Repeating(runtime.reactor, lambda: runtime.debug.reauth_interval / 1000, self.recheck)
+        self._judging = Gradual(runtime.reactor, self._recheck)
 
     def factory(self) -> LinkFactory:
         """The factory of a listener."""
@@ -88,6 +89,7 @@ class Incoming(LinkOwner):
     def stop(self) -> None:
         """Close every link."""
         self._rechecks.stop()
+        self._judging.stop()
         for link in list(self._peers):
             link.close()
 
@@ -151,17 +153,20 @@ class Incoming(LinkOwner):
 
     def recheck(self) -> None:
         """Authenticate every peer again (spec: link 9.5)."""
-        for link, peer in list(self._peers.items()):
-            if not link.established or link.peer is None:
-                continue
-            if peer.client:
-                if self._clients is not None:
-                    self._clients.recheck(link)
-                continue
-            verdict = self._judge(link.peer)
-            peer.can_send = verdict.can_send
-            if not verdict.valid:
-                link.close()
+        self._judging.start(list(self._peers.items()))
+
+    def _recheck(self, entry: tuple[ILink, _Peer]) -> None:
+        link, peer = entry
+        if not link.established or link.peer is None or link not in self._peers:
+            return
+        if peer.client:
+            if self._clients is not None:
+                self._clients.recheck(link)
+            return
+        verdict = self._judge(link.peer)
+        peer.can_send = verdict.can_send
+        if not verdict.valid:
+            link.close()
 
     # What they send ------------------------------------------------------------------------------------------------
 

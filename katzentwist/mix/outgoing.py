@@ -20,7 +20,7 @@ from katzentwist.mix.peers import Direction, Neighbours, Verdict
 from katzentwist.net.dialling import dial
 from katzentwist.net.owner import ILink, LinkOwner
 from katzentwist.node.identity import Identity
-from katzentwist.node.runtime import Repeating, Runtime
+from katzentwist.node.runtime import Gradual, Repeating, Runtime
 from katzentwist.pki.descriptor import Descriptor
 from katzentwist.wire import PeerCredentials, SessionConfig, SessionKind
 from katzentwist.wire.commands import NoOp
@@ -33,6 +33,8 @@ SKEW_WARNING: Final = 30
 """Seconds between two clocks; beyond P/8 a node stands outside around each epoch change (spec: pki 13.5)."""
 KEEP_ALIVE: Final = 45.0
 """Seconds after which a quiet link gets a NoOp: v0.0.99 listeners close after 120 s without a command."""
+DIAL_BREATH: Final = 0.05
+"""Seconds between the dials of a few destinations: some 300 handshakes per second, with time for packets in between."""
 
 
 class OutgoingLink(LinkOwner):
@@ -286,6 +288,9 @@ class Connector:
         self._sweeping = Repeating(runtime.reactor, lambda: runtime.epochs.fraction(1, 8), self.sweep)
         self._housekeeping = Repeating(runtime.reactor, lambda: 1.0, self._keep)
         self._rechecks = Repeating(runtime.reactor, lambda: runtime.debug.reauth_interval / 1000, self.recheck)
+        # A layer may have thousands of nodes: dialling them all, or judging them all, takes many turns.
+        self._dialling = Gradual(runtime.reactor, self._hold, DIAL_BREATH)
+        self._judging: Gradual[OutgoingLink] = Gradual(runtime.reactor, OutgoingLink.recheck)
         self._running = False
 
     def __iter__(self) -> Iterator[OutgoingLink]:
@@ -307,11 +312,14 @@ class Connector:
         if not self._running:
             return
         self._links = {node: link for node, link in self._links.items() if not link.ended}
-        now, near_end = self._runtime.epoch()
-        for node, descriptor in self._neighbours.destinations(now, near_end).items():
-            if node not in self._links and node != self._identity.id:
-                link = self._links[node] = OutgoingLink(self._runtime, self._identity, self._neighbours, descriptor)
-                link.start()
+        self._dialling.start(self._neighbours.destinations(*self._runtime.epoch()))
+
+    def _hold(self, destination: Descriptor) -> None:
+        """Hold a link to this node."""
+        node = destination.id
+        if node not in self._links and node != self._identity.id:
+            link = self._links[node] = OutgoingLink(self._runtime, self._identity, self._neighbours, destination)
+            link.start()
 
     def _keep(self) -> None:
         for link in self:
@@ -319,8 +327,7 @@ class Connector:
 
     def recheck(self) -> None:
         """Reauthenticate every peer."""
-        for link in self:
-            link.recheck()
+        self._judging.start(self)
 
     def send(self, node: bytes, packets: list[bytes], now: float) -> None:
         """Send due packets to a node."""
@@ -333,7 +340,7 @@ class Connector:
     def stop(self) -> None:
         """Close all links."""
         self._running = False
-        for timer in (self._sweeping, self._housekeeping, self._rechecks):
+        for timer in (self._sweeping, self._housekeeping, self._rechecks, self._dialling, self._judging):
             timer.stop()
         for link in self:
             link.stop()

@@ -36,6 +36,31 @@ class Self:
 
 
 @attrs.frozen
+class Side(Mapping[bytes, Descriptor]):
+    """The nodes of some layers of a document, by id.
+
+    It asks the document's own index: a dictionary of thousands of nodes would take the reactor's time in every epoch.
+    """
+
+    document: Document
+    layers: frozenset[int]
+
+    def __getitem__(self, node: bytes) -> Descriptor:
+        place = self.document.find(node)
+        if place is None or place.layer not in self.layers:
+            raise KeyError(node)
+        return place.descriptor
+
+    def __iter__(self) -> Iterator[bytes]:
+        for layer in sorted(self.layers):
+            for descriptor in self.document.layer(layer):
+                yield descriptor.id
+
+    def __len__(self) -> int:
+        return sum(len(self.document.layer(layer)) for layer in self.layers)
+
+
+@attrs.frozen
 class View:
     """One document, as one half sees it."""
 
@@ -69,14 +94,14 @@ def view_of(document: Document, me: Self) -> View:
     descriptor = place.descriptor
     if (descriptor.name, descriptor.link_key, descriptor.identity_key) != (me.name, me.link_key, me.identity_key):
         raise PKIError(f"the document of epoch {document.epoch} lists {me.name!r} with another name or key")
-    layers = [tuple(layer) for layer in document.topology]
-    ends = (*document.gateway_nodes, *document.service_nodes)
+    last = len(document.topology) - 1
+    ends = frozenset({LAYER_GATEWAY, LAYER_SERVICE})
     if me.kind is not Kind.MIX:
-        before, after = layers[-1], layers[0]
+        before, after = frozenset({last}), frozenset({0})
     else:
-        before = ends if place.layer == 0 else layers[place.layer - 1]
-        after = ends if place.layer == len(layers) - 1 else layers[place.layer + 1]
-    return View(document, {d.id: d for d in before}, {d.id: d for d in after})
+        before = ends if place.layer == 0 else frozenset({place.layer - 1})
+        after = ends if place.layer == last else frozenset({place.layer + 1})
+    return View(document, Side(document, before), Side(document, after))
 
 
 @attrs.frozen
@@ -154,7 +179,7 @@ class Neighbours:
         return Verdict(newest, False, valid)
 
     def destination(self, node: bytes, now: int, near_end: bool) -> Descriptor | None:
-        """The newest descriptor of one node to hold a link to, or None; one entry of :meth:`destinations`."""
+        """The newest descriptor of one node to hold a link to, or None; :meth:`destinations` tells it first."""
         current = self.views.get(now)
         for view in self.usable(now, near_end):
             descriptor = view.outgoing.get(node)
@@ -164,13 +189,10 @@ class Neighbours:
                 return descriptor
         return None
 
-    def destinations(self, now: int, near_end: bool) -> dict[bytes, Descriptor]:
-        """Every node to hold a link to, with its newest descriptor (spec: node 4.8)."""
-        out: dict[bytes, Descriptor] = {}
+    def destinations(self, now: int, near_end: bool) -> Iterator[Descriptor]:
+        """Every node to hold a link to; with its newest descriptor where it comes first (spec: node 4.8)."""
         current = self.views.get(now)
         for view in self.usable(now, near_end):
-            for node, descriptor in view.outgoing.items():
-                if view.epoch < now and (current is None or current.document.find(node) is None):
-                    continue
-                out.setdefault(node, descriptor)
-        return out
+            for node in view.outgoing:
+                if view.epoch >= now or (current is not None and current.document.find(node) is not None):
+                    yield view.outgoing[node]

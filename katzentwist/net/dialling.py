@@ -35,6 +35,7 @@ def dial(
     connect_timeout: float = tcp.CONNECT_TIMEOUT,
     keepalive: int = tcp.NODE_KEEPALIVE,
     write_timeout: float = WRITE_TIMEOUT,
+    protocol: type[LinkProtocol] = LinkProtocol,
 ) -> Deferred[LinkProtocol]:
     """Connect to *address* and shake hands.
 
@@ -49,9 +50,7 @@ def dial(
         ended: Deferred[None] = Deferred()
         watched = _Watched(owner, ended)
         factory = _DialFactory(
-            lambda: LinkProtocol(
-                context, config, watched, initiator=True, keepalive=keepalive, write_timeout=write_timeout
-            )
+            lambda: protocol(context, config, watched, initiator=True, keepalive=keepalive, write_timeout=write_timeout)
         )
         try:
             link = cast(LinkProtocol, await endpoint.connect(factory))

@@ -14,6 +14,7 @@ from katzentwist.crypto.kem import Kem
 from katzentwist.errors import AuthenticationError, ConfigError, WireError
 from katzentwist.net import tcp
 from katzentwist.net.address import Address
+from katzentwist.net.bulk import BulkLink
 from katzentwist.net.dialling import dial
 from katzentwist.net.owner import Context, ILink, LinkOwner
 from katzentwist.randomness import IRandom
@@ -115,6 +116,7 @@ def request(
             asking,
             connect_timeout=times.connect,
             write_timeout=times.response,
+            protocol=BulkLink,
         )
         try:
             return await asking.reply

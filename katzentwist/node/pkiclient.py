@@ -217,10 +217,7 @@ class PKIClient:
         return signed
 
     def _verify(self, raw: bytes, epoch: int, now: int) -> SignedDocument:
-        signed = verify(raw, self._keys, now, epoch=epoch, geometry_hash=self._runtime.geometry.hash())
-        # The index of a large document takes tens of milliseconds: made here, in the worker thread, it is there later.
-        signed.document.find(bytes(32))
-        return signed
+        return verify(raw, self._keys, now, epoch=epoch, geometry_hash=self._runtime.geometry.hash())
 
     def _take(self, signed: SignedDocument) -> None:
         epoch = signed.document.epoch
@@ -232,8 +229,7 @@ class PKIClient:
             except PKIError as e:
                 self.log.warn("{why}", why=str(e))
         self._changed()
-        nodes = sum(1 for _ in signed.document.places())
-        self.log.info("document of epoch {epoch}: {nodes} nodes", epoch=epoch, nodes=nodes)
+        self.log.info("document of epoch {epoch}: {nodes} nodes", epoch=epoch, nodes=signed.document.size)
 
     async def _save(self, signed: SignedDocument) -> None:
         """Keep the raw document for a restart; a full disk costs only that, a slow one nothing."""

@@ -16,7 +16,6 @@ from typing import Final, NamedTuple, TypeVar
 
 import attrs
 
-from katzentwist.crypto.keys import identity_hash
 from katzentwist.errors import PKIError
 from katzentwist.pki import cbor, cert, wellformed
 from katzentwist.pki.descriptor import Descriptor
@@ -64,6 +63,13 @@ class Place(NamedTuple):
 
     layer: int
     descriptor: Descriptor
+
+
+class _Index(NamedTuple):
+    """Two dictionaries and no object for each node: what the garbage collector has to look at holds up everything."""
+
+    nodes: Mapping[bytes, Descriptor]
+    layers: Mapping[bytes, int]
 
 
 @attrs.frozen(kw_only=True)
@@ -191,37 +197,30 @@ class Document:
         yield from (Place(LAYER_GATEWAY, node) for node in self.gateway_nodes)
         yield from (Place(LAYER_SERVICE, node) for node in self.service_nodes)
 
-    @cached_property
-    def _index(self) -> Mapping[bytes, Place]:
-        index: dict[bytes, Place] = {}
-        for place in self.places():
-            index.setdefault(place.descriptor.id, place)
-        return index
+    def layer(self, number: int) -> Sequence[Descriptor]:
+        """The nodes of one layer, as :class:`Place` numbers them."""
+        if number == LAYER_GATEWAY:
+            return self.gateway_nodes
+        return self.service_nodes if number == LAYER_SERVICE else self.topology[number]
 
     @cached_property
-    def _names(self) -> Mapping[str, Place]:
-        index: dict[str, Place] = {}
-        for place in self.places():
-            index.setdefault(place.descriptor.name, place)
-        return index
+    def _index(self) -> _Index:
+        nodes: dict[bytes, Descriptor] = {}
+        layers: dict[bytes, int] = {}
+        for layer, descriptor in self.places():
+            if nodes.setdefault(descriptor.id, descriptor) is descriptor:
+                layers.setdefault(descriptor.id, layer)
+        return _Index(nodes, layers)
 
     def find(self, node: bytes) -> Place | None:
         """The node with this id (32 bytes)."""
-        return self._index.get(node)
+        descriptor = self._index.nodes.get(node)
+        return None if descriptor is None else Place(self._index.layers[node], descriptor)
 
-    def find_name(self, name: str) -> Place | None:
-        """The first node of this name; names need not be unique."""
-        return self._names.get(name)
-
-    def descriptor(self, node: bytes) -> Descriptor:
-        """The descriptor of a listed node.
-
-        :raises PKIError: it is not listed.
-        """
-        place = self._index.get(node)
-        if place is None:
-            raise PKIError(f"no node {node.hex()} in the document of epoch {self.epoch}")
-        return place.descriptor
+    @property
+    def size(self) -> int:
+        """How many nodes there are."""
+        return sum(map(len, self.topology)) + len(self.gateway_nodes) + len(self.service_nodes)
 
     def check(self, authorities: Sequence[bytes], now: int) -> None:
         """Refuse what is not well formed (spec: pki 7.6).
@@ -248,10 +247,9 @@ class SignedDocument:
     signers: Sequence[bytes]
     missing: Sequence[bytes] = ()
 
-    @cached_property
-    def digest(self) -> bytes:
-        """``H(container)``, 32 bytes."""
-        return identity_hash(self.raw)
+    def payload(self) -> bytes:
+        """What is certified, without the signatures; found, not made: making it takes long for thousands of nodes."""
+        return cert.Certificate.parse(self.raw).certified
 
 
 def threshold(authorities: int) -> int:
@@ -279,6 +277,7 @@ def verify(
     """
     verdict = cert.verify_threshold(raw, authorities, threshold(len(authorities)), now)
     document = Document.from_payload(verdict.certified)
+    document.find(b"")  # the index of a large document takes tens of milliseconds: made here, perhaps in a thread
     if well_formed:
         document.check(authorities, now)
     if epoch is not None and document.epoch != epoch:

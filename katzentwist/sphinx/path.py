@@ -36,6 +36,18 @@ class PathDescriptor(Protocol):
         """Epoch -> public mix key."""
 
 
+class PathPlace(Protocol):
+    """Where a node stands."""
+
+    @property
+    def layer(self) -> int:
+        """0 and up for mixes, 255 gateway, 254 service node."""
+
+    @property
+    def descriptor(self) -> PathDescriptor:
+        """The node."""
+
+
 class PathDocument(Protocol):
     """What paths need of a PKI document."""
 
@@ -55,6 +67,9 @@ class PathDocument(Protocol):
     def service_nodes(self) -> Sequence[PathDescriptor]:
         """The service nodes."""
 
+    def find(self, node: bytes) -> PathPlace | None:
+        """The node with this id; asked several times for each packet, so it must not look through all of them."""
+
 
 @attrs.frozen
 class Path:
@@ -73,15 +88,9 @@ def find_node(document: PathDocument, node_id: bytes) -> tuple[PathDescriptor, i
 
     :raises SphinxError: the node is not in the document.
     """
-    layers = [
-        *enumerate(document.topology),
-        (GATEWAY_LAYER, document.gateways),
-        (SERVICE_LAYER, document.service_nodes),
-    ]
-    for layer, nodes in layers:
-        for descriptor in nodes:
-            if descriptor.id == node_id:
-                return descriptor, layer
+    place = document.find(node_id)
+    if place is not None:
+        return place.descriptor, place.layer
     raise SphinxError(f"path: node {node_id.hex()} is not in the document")
 
 

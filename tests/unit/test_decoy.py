@@ -18,6 +18,7 @@ from katzentwist.errors import SphinxError
 from katzentwist.mix.decoy import DecoyCore, DecoySource, make_packet
 from katzentwist.mix.drops import DropReason
 from katzentwist.mix.mixkeys import MixKeys
+from katzentwist.pki.document import LAYER_GATEWAY, LAYER_SERVICE, Place
 from katzentwist.randomness import SeededRandom
 from katzentwist.sphinx import Geometry, delay_cap, parse_block, reply_packet, unwrap_batch
 from katzentwist.sphinx import Kind as PacketKind
@@ -58,6 +59,11 @@ class Net:
         self.mu, self.lambda_m, self.lambda_g, self.epoch = mu, rate, 3 * rate, EPOCH
         every = [*self.gateways, *self.service_nodes, *(n for layer in self.topology for n in layer)]
         self.nodes = {n.id: n for n in every}
+
+    def find(self, node: bytes) -> Place | None:
+        """Where a node stands."""
+        layers = [*enumerate(self.topology), (LAYER_GATEWAY, self.gateways), (LAYER_SERVICE, self.service_nodes)]
+        return next((Place(layer, each) for layer, nodes in layers for each in nodes if each.id == node), None)
 
 
 def core(net: Net, node: Node, kind: Kind = Kind.MIX, seed: int = 1) -> DecoyCore:

@@ -158,7 +158,7 @@ class PKICase(SynchronousTestCase):
         self.said.append((event["log_level"].name, formatEvent(event)))
 
     def verify(self, raw: bytes, epoch: int, now: int) -> SignedDocument:
-        document: Any = SimpleNamespace(epoch=int(raw), places=list, sphinx_geometry_hash=b"")
+        document: Any = SimpleNamespace(epoch=int(raw), size=0, sphinx_geometry_hash=b"")
         return SignedDocument(raw=raw, document=document, signers=[], missing=[])
 
     def run_for(self, seconds: float, step: float = 0.25) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import attrs
 from twisted.trial.unittest import SynchronousTestCase
@@ -25,6 +25,13 @@ class Node:
     mix_keys: dict[int, bytes]
 
 
+class Place(NamedTuple):
+    """A layer and one of its nodes."""
+
+    layer: int
+    descriptor: Node
+
+
 @attrs.frozen
 class Document:
     """A document as far as paths need it."""
@@ -33,6 +40,12 @@ class Document:
     topology: list[list[Node]]
     gateways: list[Node]
     service_nodes: list[Node]
+
+    def find(self, node: bytes) -> Place | None:
+        """The first place of this node."""
+        layers = [*enumerate(self.topology), (255, self.gateways), (254, self.service_nodes)]
+        places = (Place(layer, each) for layer, nodes in layers for each in nodes)
+        return next((place for place in places if place.descriptor.id == node), None)
 
 
 class Choices(SeededRandom):

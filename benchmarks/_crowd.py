@@ -1,0 +1,260 @@
+"""Real programs in a network of thousands: this process plays the authority and all the other nodes.
+
+The programs run with a probe in their reactor (_probed.py), so that every turn that takes long is known. The nodes that
+are only played answer the dials of the real ones with real handshakes, each under its own identity on an address of its
+own in 127.0.0.0/8.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from document import PORT, node
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ServerEndpoint
+
+from katzentwist.clock import Epochs, SystemClock, parse_duration
+from katzentwist.crypto import kem, sign
+from katzentwist.crypto.keys import identity_hash
+from katzentwist.net.link import LinkFactory, LinkProtocol
+from katzentwist.net.owner import Context, ILink, LinkOwner
+from katzentwist.net.tcp import Transports
+from katzentwist.net.workers import ThreadWorkers
+from katzentwist.node.keyfiles import KeyPair, load_or_create
+from katzentwist.pki import Document, topology
+from katzentwist.pki.descriptor import Descriptor
+from katzentwist.pki.upload import SignedUpload
+from katzentwist.randomness import SystemRandom
+from katzentwist.sphinx import Geometry
+from katzentwist.testnet.plan import Network, Shape, generate
+from katzentwist.wire import Command, CommandSizes, SessionConfig, SessionKind
+from katzentwist.wire.commands import Consensus, GetConsensus, PostDescriptor, PostDescriptorStatus
+from katzentwist.wire.legal import AUTHORITY_NODE, NODE_LISTENER
+
+ROOT = Path(__file__).parent.parent
+KEM = "xwing"
+LAYERS = 3
+NEXT = 0.4
+"""Part of an epoch after which the next document is published."""
+
+
+def sleep(seconds: float) -> Deferred[None]:
+    """Wait."""
+    done: Deferred[None] = Deferred()
+    reactor.callLater(seconds, done.callback, None)
+    return done
+
+
+class Crowd(LinkOwner):
+    """The network.
+
+    :param running: names of the real programs: ``mix1``, ``gateway1``, ``servicenode1``, ``client``.
+    """
+
+    def __init__(self, folder: Path, nodes: int, epoch: str, running: tuple[str, ...], blame: float = 0.0) -> None:
+        reactor.seconds = time.monotonic
+        self.folder, self._nodes, self._running, self._blame = folder, nodes, running, blame
+        self.epochs = Epochs(parse_duration(epoch))
+        shape = Shape(providers=0, gateways=1, service_nodes=1, mixes=3, epoch=epoch, lambda_m=0.0)
+        self.network: Network = generate(folder / "net", shape)
+        self.geometry = Geometry.from_user_payload(shape.user_payload, LAYERS + 2, nike="x25519")
+        authority = self.network.nodes[0]
+        random = SystemRandom()
+        self.identity = load_or_create(authority.folder, "identity", sign.by_name("Ed25519"), random)
+        self.link = load_or_create(authority.folder, "link", kem.by_name(KEM), random)
+        self.workers = ThreadWorkers(reactor)
+        self.context = Context(reactor=reactor, clock=SystemClock(), random=random, workers=self.workers)
+        self.transports = Transports(reactor)
+        self.served: dict[int, float] = {}
+        self.documents: dict[int, bytes] = {}
+        self._uploads: dict[int, dict[str, Descriptor]] = {}
+        self._by_host: dict[str, tuple[bytes, KeyPair]] = {}
+        self._keys: dict[int, KeyPair] = {}
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    # The authority -------------------------------------------------------------------------------------------------
+
+    def commandReceived(self, link: ILink, command: Command) -> None:
+        """One request, one reply."""
+        if isinstance(command, PostDescriptor):
+            descriptor = SignedUpload.parse(command.payload).descriptor
+            self._uploads.setdefault(command.epoch, {})[descriptor.name] = descriptor
+            link.send(PostDescriptorStatus(error_code=0))
+        elif isinstance(command, GetConsensus):
+            raw = self._document(command.epoch)
+            link.send(Consensus(error_code=0 if raw else 1, payload=raw))
+            if raw:
+                self.served.setdefault(command.epoch, time.monotonic())
+        link.close()
+
+    def _document(self, epoch: int) -> bytes:
+        now, elapsed, _ = self.epochs.now(time.time())
+        real = self._uploads.get(epoch, {})
+        wanted = [name for name in self._running if name != "client"]
+        if set(wanted) - set(real) or epoch > now + 1 or (epoch > now and elapsed < NEXT * self.epochs.period):
+            return b""
+        if epoch not in self.documents:
+            self.documents[epoch] = self._make(epoch, real).sign(self.identity.private, now)
+        return self.documents[epoch]
+
+    def _make(self, epoch: int, real: dict[str, Descriptor]) -> Document:
+        ends = max(1, self._nodes // 10)
+        mixes = list(self._play(range(self._nodes - 2 * ends), "mix", epoch))
+        layers = topology.random(mixes, LAYERS, bytes(32))
+        layers[1] += [descriptor for name, descriptor in real.items() if name.startswith("mix")]
+        gateways = self._play(range(self._nodes, self._nodes + ends), "gateway", epoch)
+        services = self._play(range(2 * self._nodes, 2 * self._nodes + ends), "service", epoch)
+        return Document(
+            mu=0.005,
+            epoch=epoch,
+            lambda_g=0.0,
+            lambda_l=0.0005,
+            lambda_m=0.0,
+            lambda_p=0.001,
+            lambda_r=0.0,
+            topology=layers,
+            gateway_nodes=[*gateways, *(d for name, d in real.items() if name.startswith("gateway"))],
+            genesis_epoch=epoch,
+            service_nodes=[*services, *(d for name, d in real.items() if name.startswith("service"))],
+            prior_shared_random=[bytes(32)],
+            shared_random_value=bytes(32),
+            sphinx_geometry_hash=self.geometry.hash(),
+        )
+
+    def _play(self, numbers: range, kind: str, epoch: int) -> Iterator[Descriptor]:
+        for number in numbers:
+            made = node(number, kind, epoch, self._link_key(number).public, self._host(number))
+            self._by_host[self._host(number)] = made.id, self._link_key(number)
+            yield made
+
+    def _link_key(self, number: int) -> KeyPair:
+        if number not in self._keys:
+            self._keys[number] = KeyPair(*kem.by_name(KEM).generate(self.context.random))
+        return self._keys[number]
+
+    def _host(self, number: int) -> str:
+        return f"127.{1 + (number >> 16)}.{number >> 8 & 255}.{number & 255}"
+
+    # Links ---------------------------------------------------------------------------------------------------------
+
+    async def listen(self) -> None:
+        """Open the authority and the played nodes."""
+        self.workers.start()
+        address = self.network.nodes[0].addresses[0]
+        config = SessionConfig(
+            kem=kem.by_name(KEM),
+            private=self.link.private,
+            public=self.link.public,
+            additional_data=identity_hash(self.identity.public),
+            kind=SessionKind.PKI,
+            accepts=AUTHORITY_NODE,
+        )
+        endpoint = TCP4ServerEndpoint(reactor, int(address.rsplit(":", 1)[1]), interface="127.0.0.1")
+        await endpoint.listen(LinkFactory(self.context, config, self))
+        played = TCP4ServerEndpoint(reactor, PORT, backlog=4096, interface="0.0.0.0")
+        await played.listen(_PlayedFactory(self, config))
+
+    def config_at(self, host: str) -> SessionConfig:
+        """The session of the played node of this address."""
+        node_id, pair = self._by_host[host]
+        return SessionConfig(
+            kem=kem.by_name(KEM),
+            private=pair.private,
+            public=pair.public,
+            additional_data=node_id,
+            kind=SessionKind.MIXNET,
+            sizes=self.sizes,
+            accepts=NODE_LISTENER,
+            handshake_timeout=30.0,
+            read_timeout=None,
+        )
+
+    @property
+    def sizes(self) -> CommandSizes:
+        """Of commands."""
+        payload = self.geometry.payload_tag_length + self.geometry.forward_payload_length
+        return CommandSizes(packet_length=self.geometry.packet_length, payload_length=payload)
+
+    # The programs --------------------------------------------------------------------------------------------------
+
+    def start(self, name: str) -> subprocess.Popen[bytes]:
+        """Start one of the real programs."""
+        node = self.network.daemon() if name == "client" else next(n for n in self.network.nodes if n.name == name)
+        options = ["--blame", str(self._blame)] if self._blame else []
+        program = "katzenclient" if name == "client" else "katzenmix"
+        report = str(self.folder / f"{name}.turns")
+        command = [
+            sys.executable,
+            str(ROOT / "benchmarks/_probed.py"),
+            report,
+            *options,
+            program,
+            "-f",
+            str(node.config),
+        ]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "KATZENPOST_EPOCH_DURATION": self.network.epoch}
+        with (self.folder / f"{name}.log").open("wb") as output:
+            process = subprocess.Popen(command, cwd=self.folder, env=environment, stdout=output, stderr=output)
+        self._processes[name] = process
+        return process
+
+    def check(self) -> None:
+        """:raises SystemExit: a program has ended."""
+        for name, process in self._processes.items():
+            if process.poll() is not None:
+                raise SystemExit(f"{name} ended:\n{(self.folder / f'{name}.log').read_text()[-3000:]}")
+
+    def stop(self) -> None:
+        """End all."""
+        for process in self._processes.values():
+            process.terminate()
+        for process in self._processes.values():
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self.workers.stop()
+
+    def turns(self, name: str, begin: float, end: float) -> dict[str, Any]:
+        """What the probe of a program saw between two moments (monotonic)."""
+        lines = (self.folder / f"{name}.turns").read_text().splitlines()
+        facts = [fact for fact in map(json.loads, lines) if begin <= fact["at"] <= end]
+        late = [fact["late"] for fact in facts if "late" in fact]
+        pauses = [fact["gc"] for fact in facts if "gc" in fact]
+        return {
+            "longest turn ms": round(max(late, default=0.0) * 1e3, 1),
+            "turns over 5 ms": sum(x > 0.005 for x in late),
+            "longest garbage collection ms": round(max(pauses, default=0.0) * 1e3, 1),
+        }
+
+
+class _PlayedLink(LinkProtocol):
+    """Knows who it is by the address that was dialled."""
+
+    crowd: Crowd
+
+    def connectionMade(self) -> None:
+        """Choose the identity, then shake hands."""
+        self._config = self.crowd.config_at(self.transport.getHost().host)
+        super().connectionMade()
+
+
+class _PlayedFactory(LinkFactory):
+    def __init__(self, crowd: Crowd, config: SessionConfig) -> None:
+        super().__init__(crowd.context, config, LinkOwner())
+        self._crowd = crowd
+
+    def buildProtocol(self, addr: object) -> LinkProtocol:
+        """Without limits: the dialler is on trial, not we."""
+        link = _PlayedLink(self._crowd.context, self.config, LinkOwner(), initiator=False)
+        link.crowd = self._crowd
+        return link
