@@ -76,8 +76,12 @@ class ConfigError(KatzentwistError):
     :ivar path: the key path, for example ``Server.Addresses``; empty when the whole file is meant.
     """
 
+    LONGEST = 2000
+    """Characters of a message; one may quote what the file says."""
+
     def __init__(self, message: str, path: str = "") -> None:
-        super().__init__(f"{path}: {message}" if path else message)
+        text = f"{path}: {message}" if path else message
+        super().__init__(text if len(text) <= self.LONGEST else f"{text[: self.LONGEST]}...")
         self.path = path
 
 
@@ -85,5 +89,6 @@ class ConfigErrors(ConfigError):
     """All mistakes of one configuration file, one line each."""
 
     def __init__(self, errors: list[ConfigError]) -> None:
-        super().__init__("\n".join(str(e) for e in errors))
+        super().__init__("")
+        self.args = ("\n".join(str(e) for e in errors),)
         self.errors = errors

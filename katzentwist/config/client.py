@@ -22,13 +22,14 @@ from katzentwist.config.common import (
     missing_table,
     parse_addresses,
     parse_key,
+    pem_key,
     resolve_authorities,
     resolve_geometry,
     resolve_logging,
 )
 from katzentwist.config.schema import Report, key
 from katzentwist.crypto import kem, keys, sign
-from katzentwist.errors import ConfigError, CryptoError
+from katzentwist.errors import ConfigError
 from katzentwist.sphinx import Geometry
 
 TRANSPORTS = ("tcp", "tcp4", "tcp6", "quic", "ws", "onion")
@@ -121,8 +122,10 @@ class DebugTable:
 
 def _grace(value: Any, path: str, report: Report) -> float:
     try:
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        nanoseconds = value if whole else parse_duration(schema.text(value, path, report))
+        if isinstance(value, int) and not isinstance(value, bool):
+            nanoseconds = schema.integer(value, path, report)
+        else:
+            nanoseconds = parse_duration(schema.text(value, path, report))
     except ConfigError as e:
         raise ConfigError(f"invalid duration: {e}", path) from e
     if nanoseconds < 0:
@@ -325,8 +328,14 @@ def _gateways(file: ClientFile, raw: Mapping[str, Any], report: Report) -> tuple
     for i, table in enumerate(file.pinned.gateways):
         path = f"PinnedGateways.Gateways[{i}]"
         before = len(report.errors)
-        identity = _pem(table.identity_key, table.signature_scheme, sign.by_name, f"{path}.IdentityKey", report)
-        link = _pem(table.link_key, table.wire_kem, kem.by_name, f"{path}.LinkKey", report)
+        signature_scheme = known_signature_scheme(table.signature_scheme, f"{path}.PKISignatureScheme", report)
+        wire_kem = known_kem(table.wire_kem, f"{path}.WireKEMScheme", report)
+        identity = link = b""
+        if signature_scheme:
+            scheme = sign.by_name(signature_scheme)
+            identity = pem_key(table.identity_key, scheme, f"{path}.IdentityKey", report)
+        if wire_kem:
+            link = pem_key(table.link_key, kem.by_name(wire_kem), f"{path}.LinkKey", report)
         if not table.addresses:
             report.error("No valid Addresses in []", f"{path}.Addresses")
         addresses = parse_addresses(
@@ -342,21 +351,11 @@ def _gateways(file: ClientFile, raw: Mapping[str, Any], report: Report) -> tuple
                     name=table.name,
                     identity_key=identity,
                     link_key=link,
-                    wire_kem=kem.by_name(table.wire_kem).name,
+                    wire_kem=wire_kem,
                     addresses=addresses,
                 )
             )
     return tuple(out)
-
-
-def _pem(text: str, scheme: str, by_name: Any, path: str, report: Report) -> bytes:
-    if not text or not scheme:
-        return b""  # noted as missing already
-    try:
-        return keys.decode_public(by_name(scheme), text)
-    except CryptoError as e:
-        report.error(str(e), path)
-        return b""
 
 
 def _authorities(file: ClientFile, wire_kem: str, report: Report) -> tuple[Authority, ...]:

@@ -95,9 +95,9 @@ def resolve_authority(table: AuthorityTable, path: str, allow_hostnames: bool, r
     identity = link = b""
     if signature_scheme:
         scheme = sign.by_name(signature_scheme)
-        identity = _pem_key(table.identity_public_key, scheme, f"{path}.IdentityPublicKey", report)
+        identity = pem_key(table.identity_public_key, scheme, f"{path}.IdentityPublicKey", report)
     if wire_kem:
-        link = _pem_key(table.link_public_key, kem.by_name(wire_kem), f"{path}.LinkPublicKey", report)
+        link = pem_key(table.link_public_key, kem.by_name(wire_kem), f"{path}.LinkPublicKey", report)
     if not table.addresses:
         report.error("no address of the authority", f"{path}.Addresses")
     addresses = []
@@ -156,7 +156,8 @@ def _known(name: str, by_name: Any, path: str, report: Report, missing: str) -> 
         return ""
 
 
-def _pem_key(text: str, scheme: keys.KeyScheme, path: str, report: Report) -> bytes:
+def pem_key(text: str, scheme: keys.KeyScheme, path: str, report: Report) -> bytes:
+    """The public key in a PEM text, or nothing after an error."""
     if not text:
         report.error("is not set", path)
         return b""

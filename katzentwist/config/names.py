@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import attrs
 import idna
 import precis_i18n
 
@@ -14,6 +15,7 @@ MAX_NAME = 32
 
 _DOT_ATOM = re.compile(r"[^\s\x00-\x20\x7f()<>@,;:\\\".\[\]]+(\.[^\s\x00-\x20\x7f()<>@,;:\\\".\[\]]+)*")
 _username_case_mapped = precis_i18n.get_profile("UsernameCaseMapped")
+_username_case_preserved = precis_i18n.get_profile("UsernameCasePreserved")
 
 
 def normalize_identifier(text: str) -> str:
@@ -62,25 +64,43 @@ def check_endpoint(capability: str, endpoint: str) -> None:
         )
 
 
-def canonical_user(name: bytes) -> bytes | None:
-    """The one form of a user name (spec: provider 2.1): from a handshake or a recipient id; None if it is no name."""
-    stripped = name.rstrip(b"\0")
-    if not 1 <= len(stripped) <= MAX_NAME:
-        return None
-    return _mapped_user(stripped) or stripped
+@attrs.frozen(kw_only=True)
+class UserNames:
+    """The one form of each user name (spec: provider 2.1).
 
+    :ivar binary: ``BinaryRecipients``: names are any bytes, padding included.
+    :ivar case_sensitive: ``CaseSensitiveRecipients``.
+    :ivar delimiter: ``RecipientDelimiter``; what follows it in a recipient id is not part of the name.
+    """
 
-def command_user(text: str) -> bytes | None:
-    """The canonical name of a user named in a management command; None if the text is no legal name at all."""
-    return _mapped_user(text.encode("utf-8", "surrogateescape"), check_length=False)
+    binary: bool = False
+    case_sensitive: bool = False
+    delimiter: str = ""
 
+    def canonical(self, name: bytes) -> bytes | None:
+        """The name that a handshake gives; None if it is no name."""
+        stripped = name.rstrip(b"\0")
+        if not stripped or len(name if self.binary else stripped) > MAX_NAME:
+            return None
+        return name if self.binary else self._mapped(stripped) or stripped
 
-def _mapped_user(raw: bytes, check_length: bool = True) -> bytes | None:
-    try:
-        mapped = case_mapped(raw.decode("utf-8"))
-    except UnicodeDecodeError:
-        return None
-    if mapped is None:
-        return None
-    encoded = mapped.encode()
-    return None if check_length and len(encoded) > MAX_NAME else encoded
+    def of_recipient(self, recipient: bytes) -> bytes | None:
+        """The user that a recipient id means."""
+        name = self.canonical(recipient)
+        if name is None or not self.delimiter:
+            return name
+        at = name.find(self.delimiter.encode())
+        return name[:at] if at > 0 else name
+
+    def of_command(self, text: str) -> bytes | None:
+        """The user that a management command names, of any length; None if the text is no legal name at all."""
+        raw = text.encode("utf-8", "surrogateescape")
+        return raw or None if self.binary else self._mapped(raw, check_length=False)
+
+    def _mapped(self, raw: bytes, check_length: bool = True) -> bytes | None:
+        profile = _username_case_preserved if self.case_sensitive else _username_case_mapped
+        try:
+            encoded = str(profile.enforce(raw.decode("utf-8"))).encode()
+        except UnicodeError:
+            return None
+        return None if check_length and len(encoded) > MAX_NAME else encoded

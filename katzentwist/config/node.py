@@ -36,7 +36,7 @@ from katzentwist.config.common import (
     resolve_logging,
 )
 from katzentwist.config.debug import Debug, resolve_debug
-from katzentwist.config.names import MAX_NAME, normalize_identifier
+from katzentwist.config.names import MAX_NAME, UserNames, normalize_identifier
 from katzentwist.config.nodetables import (
     GatewayTable,
     ManagementTable,
@@ -89,10 +89,11 @@ class Half:
 
 @attrs.frozen(kw_only=True)
 class UserPolicy:
-    """Who is let in at a node with a user database (spec: provider 2.4)."""
+    """Who is let in at a node with a user database, and under what name (spec: provider 2.1, 2.4)."""
 
     ephemeral: bool
     trust_on_first_use: bool
+    names: UserNames = UserNames()
 
 
 @attrs.frozen(kw_only=True)
@@ -181,7 +182,15 @@ class _Resolver:
         users = user_db = spool_db = None
         services: tuple[Service, ...] = ()
         if server.is_provider:
-            users = UserPolicy(ephemeral=provider.ephemeral, trust_on_first_use=provider.tofu)
+            users = UserPolicy(
+                ephemeral=provider.ephemeral,
+                trust_on_first_use=provider.tofu,
+                names=UserNames(
+                    binary=provider.binary_recipients,
+                    case_sensitive=provider.case_sensitive_recipients,
+                    delimiter=provider.recipient_delimiter,
+                ),
+            )
             user_db = resolve_user_db(provider.user_db, provider.sql_db, server.data_dir, report)
             spool_db = resolve_spool_db(provider.spool_db, provider.sql_db, server.data_dir, "Provider.SpoolDB", report)
             check_sql(provider.sql_db, "sql" in (user_db.backend, spool_db.backend), report)

@@ -91,20 +91,20 @@ class DebugTable:
         "IdentityKey", schema.text, "Identity private key in place of the file; tests only.", default=""
     )
     num_sphinx_workers: int = key(
-        "NumSphinxWorkers", schema.integer, "Unwrapping workers.", default=0, default_text="CPUs"
+        "NumSphinxWorkers", schema.workers, "Unwrapping workers.", default=0, default_text="CPUs"
     )
     num_provider_workers: int = key(
-        "NumProviderWorkers", schema.integer, "Workers for packets that end at a Provider.", default=0, default_text="1"
+        "NumProviderWorkers", schema.workers, "Workers for packets that end at a Provider.", default=0, default_text="1"
     )
     num_gateway_workers: int = key(
-        "NumGatewayWorkers", schema.integer, "Gateway workers.", default=0, default_text="CPUs / 2"
+        "NumGatewayWorkers", schema.workers, "Gateway workers.", default=0, default_text="CPUs / 2"
     )
     num_service_workers: int = key(
-        "NumServiceWorkers", schema.integer, "Service workers.", default=0, default_text="CPUs / 2"
+        "NumServiceWorkers", schema.workers, "Service workers.", default=0, default_text="CPUs / 2"
     )
     num_kaetzchen_workers: int = key(
         "NumKaetzchenWorkers",
-        schema.integer,
+        schema.workers,
         "Workers of built-in services.",
         default=0,
         default_text="CPUs / 2; 3 for a Provider",
@@ -126,45 +126,49 @@ class DebugTable:
         default_text="from the self-check",
     )
     unwrap_delay: int = key(
-        "UnwrapDelay", schema.integer, "Longest wait for unwrapping.", default=0, default_text="250"
+        "UnwrapDelay", schema.milliseconds, "Longest wait for unwrapping.", default=0, default_text="250"
     )
     provider_delay: int = key(
-        "ProviderDelay", schema.integer, "Longest wait for a Provider worker.", default=0, default_text="500"
+        "ProviderDelay", schema.milliseconds, "Longest wait for a Provider worker.", default=0, default_text="500"
     )
     gateway_delay: int = key(
-        "GatewayDelay", schema.integer, "Longest wait for a gateway worker.", default=0, default_text="500"
+        "GatewayDelay", schema.milliseconds, "Longest wait for a gateway worker.", default=0, default_text="500"
     )
     service_delay: int = key(
-        "ServiceDelay", schema.integer, "Longest wait for a service worker.", default=0, default_text="500"
+        "ServiceDelay", schema.milliseconds, "Longest wait for a service worker.", default=0, default_text="500"
     )
     kaetzchen_delay: int = key(
         "KaetzchenDelay",
-        schema.integer,
+        schema.milliseconds,
         "Longest time until a service begins with a request.",
         default=0,
         default_text="750",
     )
     scheduler_slack: int = key(
         "SchedulerSlack",
-        schema.integer,
+        schema.milliseconds,
         "A packet later than this is dropped; at least 450.",
         default=0,
         default_text="450",
     )
     send_slack: int = key(
-        "SendSlack", schema.integer, "Longest wait in a send queue; at least 50.", default=0, default_text="50"
+        "SendSlack", schema.milliseconds, "Longest wait in a send queue; at least 50.", default=0, default_text="50"
     )
     decoy_slack: int = key(
-        "DecoySlack", schema.integer, "A decoy later than this is lost.", default=0, default_text="15000"
+        "DecoySlack", schema.milliseconds, "A decoy later than this is lost.", default=0, default_text="15000"
     )
     connect_timeout: int = key(
-        "ConnectTimeout", schema.integer, "Longest time to connect.", default=0, default_text="60000"
+        "ConnectTimeout", schema.milliseconds, "Longest time to connect.", default=0, default_text="60000"
     )
     handshake_timeout: int = key(
-        "HandshakeTimeout", schema.integer, "Longest handshake.", default=0, default_text="3000; 30000 for a Provider"
+        "HandshakeTimeout",
+        schema.milliseconds,
+        "Longest handshake.",
+        default=0,
+        default_text="3000; 30000 for a Provider",
     )
     reauth_interval: int = key(
-        "ReauthInterval", schema.integer, "How often peers are checked again.", default=0, default_text="30000"
+        "ReauthInterval", schema.milliseconds, "How often peers are checked again.", default=0, default_text="30000"
     )
     send_decoy_traffic: bool = key("SendDecoyTraffic", schema.boolean, "Send loop decoys.", default=False)
     disable_rate_limit: bool = key("DisableRateLimit", schema.boolean, "No rate limit for clients.", default=False)
@@ -234,7 +238,7 @@ class PluginTable:
         "Config", schema.free_table, "Arguments: `-key value` for each entry.", default_text="empty"
     )
     disable: bool = key("Disable", schema.boolean, "Do not run it.", default=False)
-    max_concurrency: int = key("MaxConcurrency", schema.integer, "Processes that share its queue.", default=1)
+    max_concurrency: int = key("MaxConcurrency", schema.workers, "Processes that share its queue.", default=1)
     advertised_data: dict[str, Any] = key(
         "PKIAdvertizedData", schema.free_table, "Sub-table named like Capability goes into the descriptor.", default={}
     )
@@ -334,6 +338,15 @@ class ProviderTable:
     user_db: UserDBTable | None = key("UserDB", schema.table_of(UserDBTable), "User database.")
     spool_db: SpoolDBTable | None = key("SpoolDB", schema.table_of(SpoolDBTable), "Spool database.")
     sql_db: SQLDBTable | None = key("SQLDB", schema.table_of(SQLDBTable), "SQL server.")
+    binary_recipients: bool = key(
+        "BinaryRecipients", schema.boolean, "User names are bytes that are taken as they are.", default=False
+    )
+    case_sensitive_recipients: bool = key(
+        "CaseSensitiveRecipients", schema.boolean, "Upper and lower case make different user names.", default=False
+    )
+    recipient_delimiter: str = key(
+        "RecipientDelimiter", schema.text, "Mail for `user<delimiter>anything` is for `user`.", default=""
+    )
 
 
 @attrs.frozen(kw_only=True)

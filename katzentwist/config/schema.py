@@ -30,8 +30,10 @@ class Report:
     warnings: list[str] = attrs.field(factory=list)
 
     def error(self, message: str, path: str = "") -> None:
-        """Note a mistake at *path*."""
-        self.errors.append(ConfigError(message, path))
+        """Note a mistake at *path*, once."""
+        error = ConfigError(message, path)
+        if str(error) not in map(str, self.errors):
+            self.errors.append(error)
 
     def warn(self, message: str) -> None:
         """Note something that works but should be known."""
@@ -70,11 +72,14 @@ def key(
 ) -> Any:
     """An attrs field that is a configuration key.
 
-    :param required: the error text when the key is missing; empty for an optional key.
+    :param required: the error text when the key is missing; empty for an optional key. Only texts can be required
+        without a *default*.
     :param default_text: how the default reads in the documentation, where *default* itself does not say it.
     """
     if default_text is None:
         default_text = "mandatory" if required else _default_in_words(default)
+    if required and default is None:
+        default = ""  # what the rest of the checks goes on with
     spec = KeySpec(
         name=name,
         aliases=aliases,
@@ -159,15 +164,25 @@ def _named(kind: str) -> Callable[[Reader], Reader]:
     return mark
 
 
+SHOWN = 100
+"""Characters of a wrong value that an error shows."""
+
+
 def _wrong(value: Any, path: str, wanted: str) -> ConfigError:
-    return ConfigError(f"must be {wanted}, not {value!r}", path)
+    try:
+        shown = repr(value)
+    except ValueError:  # Python writes no number of more than 4300 digits
+        shown = "a number of thousands of digits"
+    return ConfigError(f"must be {wanted}, not {shown if len(shown) <= SHOWN else shown[:SHOWN] + '...'}", path)
 
 
 @_named("text")
 def text(value: Any, path: str, report: Report) -> str:
-    """A string."""
+    """A string; without NUL, which no path, address or argument of a program can hold."""
     if not isinstance(value, str):
         raise _wrong(value, path, "a text")
+    if "\0" in value:
+        raise _wrong(value, path, "a text without NUL")
     return value
 
 
@@ -179,6 +194,27 @@ def integer(value: Any, path: str, report: Report) -> int:
     if not -(2**63) <= value < 2**63:
         raise _wrong(value, path, "an integer of at most 64 bits")
     return value
+
+
+def up_to(most: int) -> Reader:
+    """An integer of at most *most*."""
+
+    @_named(f"integer up to {most}")
+    def reader(value: Any, path: str, report: Report) -> int:
+        found: int = integer(value, path, report)
+        if found > most:
+            raise _wrong(value, path, f"at most {most}")
+        return found
+
+    return reader
+
+
+milliseconds = up_to(86_400_000)
+"""Up to a day."""
+seconds = up_to(86_400)
+"""Up to a day."""
+workers = up_to(1024)
+"""More than any machine can use."""
 
 
 @_named("boolean")
@@ -194,7 +230,10 @@ def number(value: Any, path: str, report: Report) -> float:
     """A float, or an integer in place of one."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise _wrong(value, path, "a number")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError as e:
+        raise _wrong(value, path, "a number that a float can hold") from e
 
 
 @_named("list of texts")
@@ -202,7 +241,7 @@ def texts(value: Any, path: str, report: Report) -> tuple[str, ...]:
     """A list of strings."""
     if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
         raise _wrong(value, path, "a list of texts")
-    return tuple(value)
+    return tuple(text(v, path, report) for v in value)
 
 
 @_named("table")

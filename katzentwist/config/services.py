@@ -102,13 +102,13 @@ def _service(entry: KaetzchenTable | PluginTable, where: str, report: Report) ->
 
 def _argument(value: Any, path: str, report: Report) -> str:
     """A plugin argument as text; numbers and booleans as TOML writes them."""
-    if isinstance(value, str):
+    if isinstance(value, str) and "\0" not in value + path:
         return value
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, (int, float)):
         return str(value)
-    report.error("must be a text, a number or a boolean", path)
+    report.error("must be a text without NUL, a number or a boolean", path)
     return ""
 
 

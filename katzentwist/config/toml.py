@@ -20,7 +20,7 @@ def parse(text: str) -> dict[str, Any]:
     """
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as e:
+    except ValueError as e:  # TOMLDecodeError, or a number with more digits than Python reads
         raise ConfigError(f"not valid TOML: {e}") from e
     except RecursionError as e:
         raise ConfigError("not valid TOML: nested too deeply") from e

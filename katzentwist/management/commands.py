@@ -14,7 +14,7 @@ from typing import Final, Protocol
 from twisted.internet.defer import Deferred
 
 from katzentwist.config.common import parse_key
-from katzentwist.config.names import MAX_NAME, command_user
+from katzentwist.config.names import MAX_NAME, UserNames
 from katzentwist.crypto.keys import KeyScheme
 from katzentwist.errors import ConfigError, NoIdentityError, StoreError
 from katzentwist.interfaces import ISpool, IUserDB
@@ -55,20 +55,6 @@ def _count(arguments: list[str], *allowed: int) -> None:
         raise ArgumentFault(f"{len(arguments)} arguments")
 
 
-def _user(text: str) -> bytes:
-    """The canonical name.
-
-    :raises ArgumentFault: no legal name.
-    :raises StoreError: legal, but no user can have it.
-    """
-    user = command_user(text)
-    if not user:
-        raise ArgumentFault("not a user name")
-    if len(user) > MAX_NAME:
-        raise StoreError("the name is too long")
-    return user
-
-
 def _number(text: str) -> int:
     match = _NUMBER.fullmatch(text)
     value = int(match[1]) if match else 2**64
@@ -86,12 +72,21 @@ class UserCommands:
 
     :param scheme: of link keys.
     :param changed: called with the name of a user who was removed or got another key.
+    :param names: the rules for user names.
     """
 
     log = ModuleLogger("management")
 
-    def __init__(self, users: IUserDB, spool: ISpool, scheme: KeyScheme, changed: Callable[[bytes], None]) -> None:
+    def __init__(
+        self,
+        users: IUserDB,
+        spool: ISpool,
+        scheme: KeyScheme,
+        changed: Callable[[bytes], None],
+        names: UserNames | None = None,
+    ) -> None:
         self._users, self._spool, self._scheme, self._changed = users, spool, scheme, changed
+        self._names = names or UserNames()
 
     def table(self) -> Table:
         """The commands."""
@@ -105,6 +100,19 @@ class UserCommands:
             "USER_LINK": self.link,
         }
 
+    def _user(self, text: str) -> bytes:
+        """The canonical name.
+
+        :raises ArgumentFault: no legal name.
+        :raises StoreError: legal, but no user can have it.
+        """
+        user = self._names.of_command(text)
+        if not user:
+            raise ArgumentFault("not a user name")
+        if len(user) > MAX_NAME:
+            raise StoreError("the name is too long")
+        return user
+
     def _key(self, text: str, *more_sizes: int) -> bytes:
         try:
             return parse_key(text, (self._scheme.public_key_size, *more_sizes), self._scheme)
@@ -115,14 +123,14 @@ class UserCommands:
         """ADD_USER user key."""
         _count(arguments, 2)
         key = self._key(arguments[1])
-        await self._users.add(_user(arguments[0]), key)
+        await self._users.add(self._user(arguments[0]), key)
         return DONE
 
     async def update(self, arguments: list[str]) -> str:
         """UPDATE_USER user key: another link key; sessions with the old one end."""
         _count(arguments, 2)
         key = self._key(arguments[1])
-        user = _user(arguments[0])
+        user = self._user(arguments[0])
         await self._users.add(user, key, update=True)
         self._changed(user)
         return DONE
@@ -130,7 +138,7 @@ class UserCommands:
     async def remove(self, arguments: list[str]) -> str:
         """REMOVE_USER user; refused while an identity key is set, so that nobody can inherit it."""
         _count(arguments, 1)
-        user = _user(arguments[0])
+        user = self._user(arguments[0])
         try:
             await self._users.identity(user)
         except NoIdentityError:
@@ -149,24 +157,24 @@ class UserCommands:
         """SET_USER_IDENTITY user [key]; without a key the identity is removed."""
         _count(arguments, 1, 2)
         key = self._key(arguments[1], IDENTITY_SIZE) if len(arguments) == 2 else None
-        await self._users.set_identity(_user(arguments[0]), key)
+        await self._users.set_identity(self._user(arguments[0]), key)
         return DONE
 
     async def remove_identity(self, arguments: list[str]) -> str:
         """REMOVE_USER_IDENTITY user."""
         _count(arguments, 1)
-        await self._users.set_identity(_user(arguments[0]), None)
+        await self._users.set_identity(self._user(arguments[0]), None)
         return DONE
 
     async def identity(self, arguments: list[str]) -> str:
         """USER_IDENTITY user."""
         _count(arguments, 1)
-        return _shown(await self._users.identity(_user(arguments[0])))
+        return _shown(await self._users.identity(self._user(arguments[0])))
 
     async def link(self, arguments: list[str]) -> str:
         """USER_LINK user."""
         _count(arguments, 1)
-        return _shown(await self._users.link(_user(arguments[0])))
+        return _shown(await self._users.link(self._user(arguments[0])))
 
 
 class RateCommands:

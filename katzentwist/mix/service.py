@@ -335,7 +335,14 @@ class NodeDaemon(Daemon):
             out.update(ServiceCommands(parts.services).table())
         if parts.mailbox is not None and parts.mailbox.users is not None and parts.clients is not None:
             scheme = kem.by_name(self._config.wire_kem)
-            users = UserCommands(parts.mailbox.users, parts.mailbox.spool, scheme, parts.clients.recheck_user)
+            policy = self._config.users
+            users = UserCommands(
+                parts.mailbox.users,
+                parts.mailbox.spool,
+                scheme,
+                parts.clients.recheck_user,
+                None if policy is None else policy.names,
+            )
             out.update(users.table())
             out.update(RateCommands(parts.clients.limits, parts.clients.limits_changed).table())
         return out

@@ -7,7 +7,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from katzentwist.config.names import canonical_user
+from katzentwist.config.names import MAX_NAME, UserNames
 from katzentwist.config.node import UserPolicy
 from katzentwist.errors import NoSuchUserError, StoreError, UserExistsError
 from katzentwist.interfaces import ISpool, IUserDB, SpoolEntry
@@ -44,6 +44,7 @@ class Mailbox:
     ) -> None:
         self.spool, self.users, self.policy = spool, users, policy
         self.stored: Callable[[bytes], None] = lambda user: None
+        self._names = UserNames() if policy is None else policy.names
         self._seconds, self._patience, self._elsewhere = seconds, patience, elsewhere
         self._turns = Turns()
         self._idle_last_time: set[bytes] = set()
@@ -84,15 +85,19 @@ class Mailbox:
         if self.users is not None:
             await self.users.close()
 
-    def name(self, raw: bytes) -> bytes | None:
-        """The queue's name for additional data or a recipient id; None if there is none.
+    def name(self, additional_data: bytes) -> bytes | None:
+        """The name of the queue that belongs to a client; None if there is none.
 
         Without users names are the bytes themselves, recipient ids without their padding.
         """
         if self.users is not None:
-            return canonical_user(raw)
-        stripped = raw.rstrip(b"\0")
-        return stripped if 1 <= len(stripped) <= 32 else None
+            return self._names.canonical(additional_data)
+        stripped = additional_data.rstrip(b"\0")
+        return stripped if 1 <= len(stripped) <= MAX_NAME else None
+
+    def _addressee(self, recipient: bytes) -> bytes | None:
+        """The name of the queue that a recipient id means."""
+        return self.name(recipient) if self.users is None else self._names.of_recipient(recipient)
 
     # Who is let in -------------------------------------------------------------------------------------------------
 
@@ -135,7 +140,7 @@ class Mailbox:
         """At a re-check: a removed user is not made anew, and a database that is away disconnects nobody."""
         if self.users is None:
             return True
-        user = canonical_user(additional_data)
+        user = self.name(additional_data)
         if user is None:
             return False
         try:
@@ -157,7 +162,7 @@ class Mailbox:
         return await self._store(recipient, lambda user: self.spool.store_message(user, payload))
 
     async def _store(self, recipient: bytes, store: Store) -> DropReason | None:
-        user = self.name(recipient)
+        user = self._addressee(recipient)
         if user is None:
             return DropReason.GATEWAY_INVALID_RECIPIENT
         asked = self._seconds()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import attrs
+
 from katzentwist.config.node import NodeConfig, UserPolicy
 from katzentwist.config.services import Database
 from katzentwist.crypto import kem
@@ -50,11 +52,12 @@ def build_stores(
     return users, EmbeddedSpool(Path(spool_db.path), runtime.reactor.callFromThread), policy
 
 
-def _closed(policy: UserPolicy | None) -> UserPolicy:
+def _closed(policy: UserPolicy | None) -> UserPolicy | None:
     """An HTTP service can not be told of new users (spec: provider 2.4)."""
-    if policy is not None and (policy.ephemeral or policy.trust_on_first_use):
-        log.warn(
-            "EnableEphemeralClients and TrustOnFirstUse have no effect: the users are those of an HTTP service, "
-            "and nobody else is let in"
-        )
-    return UserPolicy(ephemeral=False, trust_on_first_use=False)
+    if policy is None or not (policy.ephemeral or policy.trust_on_first_use):
+        return policy
+    log.warn(
+        "EnableEphemeralClients and TrustOnFirstUse have no effect: the users are those of an HTTP service, "
+        "and nobody else is let in"
+    )
+    return attrs.evolve(policy, ephemeral=False, trust_on_first_use=False)

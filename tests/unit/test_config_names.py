@@ -7,11 +7,12 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from katzentwist.config.common import parse_key
-from katzentwist.config.names import canonical_user, check_endpoint, command_user, normalize_identifier
+from katzentwist.config.names import UserNames, check_endpoint, normalize_identifier
 from katzentwist.crypto import kem
 from katzentwist.errors import ConfigError
 from tests.vectorfiles import load, unhex
 
+NAMES = UserNames()
 XWING = kem.by_name("XWING")
 
 
@@ -23,19 +24,46 @@ class UserNameTests(SynchronousTestCase):
         for case in load("provider")["canonical"]:
             raw = unhex(case["name_hex"])
             want = None if case["canonical_hex"] is None else unhex(case["canonical_hex"])
-            self.assertEqual(canonical_user(raw), want, case)
+            self.assertEqual(NAMES.canonical(raw), want, case)
             if "command_ok" in case:
                 self.assertEqual(
-                    command_user(raw.decode("utf-8", "surrogateescape")) is not None, case["command_ok"], case
+                    NAMES.of_command(raw.decode("utf-8", "surrogateescape")) is not None, case["command_ok"], case
                 )
 
     @given(st.binary(max_size=70))
     def test_total(self, raw: bytes) -> None:
         """Any bytes have a name of 1 to 32 bytes or none, and names are fixed points."""
-        name = canonical_user(raw)
+        name = NAMES.canonical(raw)
         if name is not None:
             self.assertTrue(1 <= len(name) <= 32)
-            self.assertEqual(canonical_user(name), name)
+            self.assertEqual(NAMES.canonical(name), name)
+
+    def test_case_sensitive(self) -> None:
+        """CaseSensitiveRecipients: letters stay as they are, the rest of PRECIS holds."""
+        names = UserNames(case_sensitive=True)
+        self.assertEqual(names.canonical(b"Alice\0\0"), b"Alice")
+        self.assertEqual(names.canonical("\uff21lice".encode()), b"Alice")
+        self.assertEqual(names.of_command("Alice"), b"Alice")
+        self.assertIsNone(names.of_command("Al ice"))
+
+    def test_binary(self) -> None:
+        """BinaryRecipients: any 1 to 32 bytes, zeros at the end included, but not zeros alone."""
+        names = UserNames(binary=True)
+        for name in (b"Alice", b"Alice\0", b"\xff" * 32, b"a b"):
+            self.assertEqual(names.canonical(name), name)
+        for name in (b"", bytes(32), b"x" * 33, b"x".ljust(33, b"\0")):
+            self.assertIsNone(names.canonical(name))
+        self.assertEqual(names.of_command("A b"), b"A b")
+        self.assertIsNone(names.of_command(""))
+
+    def test_delimiter(self) -> None:
+        """RecipientDelimiter: cuts recipient ids at its first place unless that is the start; no names of clients."""
+        names = UserNames(delimiter="+")
+        for recipient, user in ((b"Alice+news", b"alice"), (b"a+b+c", b"a"), (b"+echo", b"+echo"), (b"bob", b"bob")):
+            self.assertEqual(names.of_recipient(recipient.ljust(32, b"\0")), user)
+        self.assertEqual(names.canonical(b"alice+news"), b"alice+news")
+        self.assertEqual(UserNames(delimiter="--").of_recipient(b"a-b--c-"), b"a-b")
+        self.assertIsNone(names.of_recipient(bytes(32)))
 
 
 class ParseKeyTests(SynchronousTestCase):
