@@ -225,12 +225,12 @@ def check_data_dir(data_dir: str, report: Report, path: str = "Server.DataDir") 
 
 
 def check_duration(text: str, path: str, report: Report) -> None:
-    """EpochDuration must be a positive duration, where it is set."""
+    """EpochDuration must be at least a second, where it is set: less leaves no time for a document."""
     if not text:
         return
     try:
-        if parse_duration(text) <= 0:
-            report.error(f"{text!r} is not positive; write for example 20m", path)
+        if parse_duration(text) < 10**9:
+            report.error(f"{text!r} is shorter than a second; write for example 20m", path)
     except ConfigError as e:
         report.error(str(e), path)
 

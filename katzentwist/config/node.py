@@ -194,6 +194,8 @@ class _Resolver:
             user_db = resolve_user_db(provider.user_db, provider.sql_db, server.data_dir, report)
             spool_db = resolve_spool_db(provider.spool_db, provider.sql_db, server.data_dir, "Provider.SpoolDB", report)
             check_sql(provider.sql_db, "sql" in (user_db.backend, spool_db.backend), report)
+            if user_db.path and user_db.path == spool_db.path:
+                report.error(f"'{spool_db.path}' is the file of the user database too", "Provider.SpoolDB.Bolt.SpoolDB")
             services = resolve_services(provider.kaetzchen, provider_plugins(provider, report), "Provider", report)
         elif server.is_gateway:
             spool_db = resolve_spool_db(gateway.spool_db, None, server.data_dir, "Gateway.SpoolDB", report)

@@ -180,6 +180,15 @@ class ProviderTests(SynchronousTestCase):
         """The document's own malformed address is refused."""
         self.refused("not an IP literal", addresses='"http://192.168.0.2.1:15242"')
 
+    def test_epochs_too_short(self) -> None:
+        """No network can work with them."""
+        self.refused("Server.EpochDuration: '999ms' is shorter than a second", server='EpochDuration = "999ms"')
+
+    def test_two_databases_in_one_file(self) -> None:
+        """Users and spool can not share a file."""
+        provider = '[Provider.UserDB.Bolt]\nUserDB = "a.db"\n[Provider.SpoolDB.Bolt]\nSpoolDB = "a.db"\n'
+        self.refused("is the file of the user database too", provider)
+
     def test_management_switches(self) -> None:
         """The table of provider 1.5."""
         for text, on in (
