@@ -449,11 +449,13 @@ def parse_request(message: bytes) -> Request | None:
         case "thin_close":
             request = ThinClose()
         case "send_message" | "send_arq_message":
+            surb_id = fields.blob("surbid")
+            # A surbid or destination of another length gets an answer of its own, as one that is missing or unknown.
             request = SendMessage(
                 id=fields.exact("id", MESSAGE_ID),
                 with_surb=fields.boolean("with_surb"),
-                surb_id=fields.exact("surbid", SURB_ID),
-                destination=fields.exact("destination_id_hash", NODE_ID),
+                surb_id=surb_id if surb_id is not None and len(surb_id) == SURB_ID else None,
+                destination=fields.blob("destination_id_hash"),
                 recipient=fields.blob("recipient_queue_id"),
                 payload=fields.blob("payload") or b"",
                 arq=name == "send_arq_message",

@@ -189,7 +189,9 @@ class MessageTests(DaemonTestCase):
                 {"destination_id_hash": b"?" * 32},
                 "client/conn: PKI error: client: failed to find destination service node: pki: service not found",
             ),
+            ({"destination_id_hash": b"?" * 31}, "client/conn: PKI error: client: failed to find destination"),
             ({"surbid": None}, "surbid is missing"),
+            ({"surbid": b"short"}, "surbid is missing"),
         ]
         for number, (fields, _) in enumerate(cases):
             app.send(number, **fields)  # type: ignore[arg-type]
