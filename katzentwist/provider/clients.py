@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterator
 
-from twisted.internet.defer import Deferred, succeed
-from twisted.python.failure import Failure
+from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from katzentwist.logger import ModuleLogger
@@ -16,17 +13,13 @@ from katzentwist.mix.ends import IClients
 from katzentwist.net.owner import ILink
 from katzentwist.node.runtime import Repeating, Runtime
 from katzentwist.pki.document import SignedDocument
+from katzentwist.provider.documents import DocumentDesk
 from katzentwist.provider.mailbox import Mailbox
 from katzentwist.provider.pusher import Pusher
 from katzentwist.provider.ratelimit import LimitSource, TokenBucket
-from katzentwist.wire import Command, PeerCredentials, chunks
+from katzentwist.wire import Command, PeerCredentials
 from katzentwist.wire.codes import ConsensusCode
-from katzentwist.wire.commands import Consensus, GetConsensus, GetConsensus2, MessageDelivered
-
-DOCUMENTS: Final = 8
-"""Most requests for documents of one client that wait for its link; more end the session."""
-KEPT: Final = 4
-"""Documents that are kept compressed and cut."""
+from katzentwist.wire.commands import GetConsensus, GetConsensus2, MessageDelivered
 
 
 class _Session:
@@ -34,8 +27,6 @@ class _Session:
 
     def __init__(self, link: ILink, user: bytes, bucket: TokenBucket, pusher: Pusher) -> None:
         self.link, self.user, self.bucket, self.pusher = link, user, bucket, pusher
-        self.documents: deque[Deferred[Sequence[Command]]] = deque()
-        self.sending = False
 
 
 @implementer(IClients)
@@ -54,12 +45,12 @@ class Clients:
         limits: LimitSource,
         document: Callable[[int], SignedDocument | ConsensusCode],
     ) -> None:
-        self._runtime, self._mailbox, self._document = runtime, mailbox, document
+        self._runtime, self._mailbox = runtime, mailbox
         self.limits = limits
         self._sessions: dict[ILink, _Session] = {}
         self._by_user: dict[bytes, list[_Session]] = {}
         mailbox.stored = self._stored
-        self._chunks: dict[int, tuple[bytes, Deferred[Sequence[Command]]]] = {}
+        self._desk = DocumentDesk(runtime, document)
         self._garbage = Repeating(runtime.reactor, lambda: runtime.epochs.period, self._collect)
 
     def start(self) -> None:
@@ -67,8 +58,9 @@ class Clients:
         self._garbage.start()
 
     def stop(self) -> None:
-        """No more garbage collection."""
+        """No more garbage collection, no more documents."""
         self._garbage.stop()
+        self._desk.stop()
 
     def __len__(self) -> int:
         """How many sessions there are."""
@@ -110,6 +102,7 @@ class Clients:
         if session is None:
             return
         session.pusher.close()
+        self._desk.closed(link)
         same = self._by_user[session.user]
         same.remove(session)
         if same:
@@ -136,9 +129,9 @@ class Clients:
 
     def limits_changed(self) -> None:
         """Give every session the new limit."""
-        now = self._runtime.clock.monotonic()
+        now, limit = self._runtime.clock.monotonic(), self.limits.current()
         for session in self._sessions.values():
-            session.bucket.set_limit(self.limits.current(), now)
+            session.bucket.set_limit(limit, now)
 
     def _stored(self, user: bytes) -> None:
         """Something waits for this user: the newest session gets it."""
@@ -167,77 +160,9 @@ class Clients:
         match command:
             case MessageDelivered():
                 session.pusher.acknowledge(command.sequence)
-            case GetConsensus():
-                self._whole(session, self._document(command.epoch))
-            case GetConsensus2():
-                self._send_document(session, command.epoch)
-
-    # Documents -----------------------------------------------------------------------------------------------------
-
-    def _whole(self, session: _Session, found: SignedDocument | ConsensusCode) -> None:
-        if isinstance(found, SignedDocument):
-            answer = Consensus(error_code=ConsensusCode.OK, payload=found.raw)
-        else:
-            answer = Consensus(error_code=found, payload=b"")
-        self._queue(session, succeed([answer]))
-
-    def _send_document(self, session: _Session, epoch: int) -> None:
-        found = self._document(epoch)
-        if isinstance(found, SignedDocument):
-            self._queue(session, self._cut(epoch, found.raw))
-        else:
-            self._queue(session, succeed([chunks.failure(found)]))
-
-    def _cut(self, epoch: int, raw: bytes) -> Deferred[Sequence[Command]]:
-        """The chunks of a document, made once; a Deferred of its own for everybody."""
-        kept = self._chunks.get(epoch)
-        if kept is None or kept[0] != raw:
-            while len(self._chunks) >= KEPT:
-                del self._chunks[min(self._chunks)]
-            cut: Deferred[Any] = self._runtime.workers.run(chunks.split, raw, self._runtime.sizes.down)
-            kept = self._chunks[epoch] = (raw, cut)
-        mine: Deferred[Sequence[Command]] = Deferred()
-
-        def share(commands: Sequence[Command]) -> Sequence[Command]:
-            mine.callback(commands)
-            return commands
-
-        def fail(failure: Failure) -> None:
-            self._chunks.pop(epoch, None)
-            mine.errback(failure)
-
-        kept[1].addCallbacks(share, fail)
-        return mine
-
-    def _queue(self, session: _Session, answer: Deferred[Sequence[Command]]) -> None:
-        """Answers in turn, and none before the client has taken the one before it: a document is large."""
-        if len(session.documents) >= DOCUMENTS:
-            answer.addErrback(lambda _: None)
-            self.log.debug("a client asks for documents and does not read them: closing")
-            session.link.close()
-            return
-        session.documents.append(answer)
-        self._answer(session)
-
-    def _answer(self, session: _Session) -> None:
-        if session.sending or not session.documents or not session.link.writable:
-            return
-        session.sending = True
-        answer = session.documents.popleft()
-        answer.addCallback(self._send_all, session)
-        answer.addErrback(lambda f: self.log.failure("sending a document failed", failure=f))
-        answer.addBoth(self._answered, session)
-
-    def _send_all(self, commands: Sequence[Command], session: _Session) -> None:
-        for command in commands:
-            session.link.send(command)
-
-    def _answered(self, _: object, session: _Session) -> None:
-        session.sending = False
-        self._answer(session)
+            case GetConsensus() | GetConsensus2():
+                self._desk.ask(link, command)
 
     def writable(self, link: ILink) -> None:
         """The client reads again: go on with its documents."""
-        session = self._sessions.get(link)
-        if session is not None:
-            self._answer(session)
+        self._desk.writable(link)

@@ -13,18 +13,12 @@ from zope.interface.verify import verifyObject
 from katzentwist.config.node import UserPolicy
 from katzentwist.mix.ends import IClients
 from katzentwist.pki.document import SignedDocument
-from katzentwist.provider import clients as clients_module
 from katzentwist.provider.clients import Clients
 from katzentwist.provider.mailbox import Mailbox
 from katzentwist.provider.ratelimit import LimitSource, RateLimit, TokenBucket
 from katzentwist.testing.stores import MemorySpool, MemoryUsers
-from katzentwist.wire import chunks
 from katzentwist.wire.codes import ConsensusCode
 from katzentwist.wire.commands import (
-    Consensus,
-    Consensus2,
-    GetConsensus,
-    GetConsensus2,
     Message,
     MessageDelivered,
     NoOp,
@@ -273,62 +267,6 @@ class RecheckTests(ClientCase):
         self.assertIn(b"bob", self.users.keys)
         self.clock.advance(PERIOD)
         self.assertEqual(set(self.users.keys), {b"alice"})
-
-
-class DocumentTests(ClientCase):
-    """GetConsensus and GetConsensus2."""
-
-    def test_whole(self) -> None:
-        """As it came from the authority."""
-        link = self.connect()
-        self.clients.command(link, GetConsensus(epoch=7))
-        self.assertEqual(link.take(), [Consensus(error_code=0, payload=RAW)])
-
-    def test_chunks(self) -> None:
-        """Compressed pieces, in order; made once."""
-        link = self.connect()
-        for _ in range(2):
-            self.clients.command(link, GetConsensus2(epoch=7))
-            whole = chunks.Reassembly()
-            *parts, last = [whole.add(command) for command in link.take()]
-            self.assertEqual((last, set(parts) - {None}), (RAW, set()))
-        self.assertEqual(len(self.clients._chunks), 1)
-
-    def test_errors(self) -> None:
-        """Not found and gone, in both forms."""
-        self.documents[5] = ConsensusCode.GONE
-        link = self.connect()
-        for epoch, code in ((6, 1), (5, 2)):
-            self.clients.command(link, GetConsensus(epoch=epoch))
-            self.clients.command(link, GetConsensus2(epoch=epoch))
-            self.assertEqual(
-                link.take(),
-                [Consensus(error_code=code), Consensus2(error_code=code, chunk_num=0, chunk_total=1)],
-            )
-
-    def test_another_document_of_the_epoch(self) -> None:
-        """Replaces the kept one; few are kept."""
-        link = self.connect()
-        for epoch in range(7, 20):
-            self.documents[epoch] = signed(b"%d" % epoch * 50)
-            self.clients.command(link, GetConsensus2(epoch=epoch))
-            self.assertEqual(chunks.Reassembly().add(link.take()[0]), self.documents[epoch].raw)
-        self.assertLessEqual(len(self.clients._chunks), clients_module.KEPT)
-
-    def test_client_that_does_not_read(self) -> None:
-        """Gets nothing more until it reads, and is closed when it asks on and on."""
-        link = self.connect()
-        link.writable = False
-        for _ in range(clients_module.DOCUMENTS):
-            self.clients.command(link, GetConsensus2(epoch=7))
-        self.assertEqual((link.take(), link.closed), ([], False))
-        link.writable = True
-        self.clients.writable(link)
-        self.assertEqual(sum(c.chunk_num == 0 for c in link.take()), clients_module.DOCUMENTS)
-        link.writable = False
-        for _ in range(clients_module.DOCUMENTS + 1):
-            self.clients.command(link, GetConsensus(epoch=7))
-        self.assertTrue(link.closed)
 
 
 class RateTests(ClientCase):

@@ -1,0 +1,182 @@
+"""Documents for the clients of a gateway: cut once for all of them, handed out a little at a time (spec: link 7.3).
+
+A document of thousands of nodes has thousands of chunks, and when an epoch begins every client wants it. So at most
+:data:`AT_ONCE` seconds of a turn go to sending, one client after the other; a client gets as much as its transport
+buffers and goes on when it has read that. Nothing is copied for a client but what is in its buffer.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall
+from twisted.python.failure import Failure
+
+from katzentwist.logger import ModuleLogger
+from katzentwist.net.owner import ILink
+from katzentwist.node.runtime import Runtime
+from katzentwist.pki.document import SignedDocument
+from katzentwist.wire import Command, chunks
+from katzentwist.wire.codes import ConsensusCode
+from katzentwist.wire.commands import Consensus, GetConsensus, GetConsensus2
+
+DOCUMENTS: Final = 8
+"""Most requests for documents of one client that wait for its link; more end the session."""
+KEPT: Final = 4
+"""Documents that are kept compressed and cut."""
+AT_ONCE: Final = 0.002
+"""Seconds of sending in one turn, and between two of them."""
+
+
+class _Reader:
+    """One client: its requests in turn, and what is left of the answer to the first one."""
+
+    def __init__(self, link: ILink) -> None:
+        self.link = link
+        self.answers: deque[Deferred[Sequence[Command]]] = deque()
+        self.left: Iterator[Command] = iter(())
+        self.busy = False
+        """Whether an answer is being made or sent: the next one waits."""
+
+
+class DocumentDesk:
+    """Answers requests for documents.
+
+    :param document: the document of an epoch, or the code that says why there is none.
+    """
+
+    log = ModuleLogger("incoming")
+
+    def __init__(self, runtime: Runtime, document: Callable[[int], SignedDocument | ConsensusCode]) -> None:
+        self._runtime, self._document = runtime, document
+        self._readers: dict[ILink, _Reader] = {}
+        self._ready: dict[_Reader, None] = {}
+        self._chunks: dict[int, tuple[bytes, Deferred[Sequence[Command]]]] = {}
+        self._timer: IDelayedCall | None = None
+        self._sending = False
+
+    def __len__(self) -> int:
+        """Requests that are not answered yet."""
+        return sum(reader.busy + len(reader.answers) for reader in self._readers.values())
+
+    # Requests ------------------------------------------------------------------------------------------------------
+
+    def ask(self, link: ILink, command: GetConsensus | GetConsensus2) -> None:
+        """Answer this, after what the client asked for before."""
+        reader = self._readers.setdefault(link, _Reader(link))
+        if len(reader.answers) >= DOCUMENTS:
+            self.log.debug("a client asks for documents and does not read them: closing")
+            link.close()
+            return
+        found = self._document(command.epoch)
+        whole = isinstance(command, GetConsensus)
+        answer = self._whole(found) if whole else self._cut(command.epoch, found)
+        reader.answers.append(answer)
+        self._next(reader)
+
+    def writable(self, link: ILink) -> None:
+        """The client reads again."""
+        reader = self._readers.get(link)
+        if reader is not None:
+            self._next(reader)
+            self._go_on(reader)
+
+    def closed(self, link: ILink) -> None:
+        """The client is gone."""
+        reader = self._readers.pop(link, None)
+        if reader is not None:
+            self._ready.pop(reader, None)
+
+    def stop(self) -> None:
+        """Send nothing more."""
+        timer, self._timer = self._timer, None
+        if timer is not None and timer.active():
+            timer.cancel()
+        self._ready.clear()
+
+    # Answers -------------------------------------------------------------------------------------------------------
+
+    def _whole(self, found: SignedDocument | ConsensusCode) -> Deferred[Sequence[Command]]:
+        if isinstance(found, SignedDocument):
+            return succeed([Consensus(error_code=ConsensusCode.OK, payload=found.raw)])
+        return succeed([Consensus(error_code=found, payload=b"")])
+
+    def _cut(self, epoch: int, found: SignedDocument | ConsensusCode) -> Deferred[Sequence[Command]]:
+        """The chunks of a document, made once; a Deferred of its own for everybody."""
+        if not isinstance(found, SignedDocument):
+            return succeed([chunks.failure(found)])
+        raw = found.raw
+        kept = self._chunks.get(epoch)
+        if kept is None or kept[0] is not raw:
+            while len(self._chunks) >= KEPT:
+                del self._chunks[min(self._chunks)]
+            cut: Deferred[Any] = self._runtime.workers.run(chunks.split, raw, self._runtime.sizes.down)
+            kept = self._chunks[epoch] = (raw, cut)
+        mine: Deferred[Sequence[Command]] = Deferred()
+
+        def share(commands: Sequence[Command]) -> Sequence[Command]:
+            mine.callback(commands)
+            return commands
+
+        def fail(failure: Failure) -> None:
+            self._chunks.pop(epoch, None)
+            mine.errback(failure)
+
+        kept[1].addCallbacks(share, fail)
+        return mine
+
+    # Sending -------------------------------------------------------------------------------------------------------
+
+    def _next(self, reader: _Reader) -> None:
+        """Begin with the next answer; none before the client has taken the one before it."""
+        if reader.busy or not reader.answers or not reader.link.writable:
+            return
+        reader.busy = True
+        answer = reader.answers.popleft()
+        answer.addCallback(self._begin, reader)
+        answer.addErrback(self._failed, reader)
+
+    def _begin(self, commands: Sequence[Command], reader: _Reader) -> None:
+        reader.left = iter(commands)
+        self._go_on(reader)
+
+    def _failed(self, failure: Failure, reader: _Reader) -> None:
+        self.log.failure("sending a document failed", failure=failure)
+        reader.link.close()
+
+    def _go_on(self, reader: _Reader) -> None:
+        """This client can take something."""
+        if reader.busy and reader.link in self._readers:
+            self._ready[reader] = None
+            if self._timer is None and not self._sending:
+                self._turn()
+
+    def _turn(self) -> None:
+        self._timer, self._sending = None, True
+        end = self._runtime.reactor.seconds() + AT_ONCE
+        while self._ready:
+            reader = next(iter(self._ready))
+            del self._ready[reader]
+            if not self._fill(reader, end):
+                self._ready[reader] = None
+            if self._runtime.reactor.seconds() >= end:
+                break
+        self._sending = False
+        if self._ready:
+            self._timer = self._runtime.reactor.callLater(AT_ONCE, self._turn)
+
+    def _fill(self, reader: _Reader, end: float) -> bool:
+        """Send until the transport's buffer is full or the answer complete; False when the time was up before."""
+        while reader.link.writable:
+            command = next(reader.left, None)
+            if command is None:
+                reader.busy = False
+                self._next(reader)
+                return True
+            reader.link.send(command)
+            if self._runtime.reactor.seconds() >= end:
+                return False
+        return True
