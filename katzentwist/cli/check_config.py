@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from katzentwist.cli.output import print_json
-from katzentwist.config import authority, client, thinclient, toml
+from katzentwist.config import authority, thinclient, toml
 from katzentwist.config.schema import Report, lookup
 from katzentwist.errors import ConfigError
-from katzentwist.node.extras import load_node
+from katzentwist.node.extras import load_client, load_node
 from katzentwist.node.startup import local_ips, read_text
 
 Load = Callable[[str], tuple[Any, Report]]
@@ -69,7 +69,7 @@ def kind_of(tables: dict[str, Any]) -> tuple[str, Load]:
     if has("Dial"):
         return "thin client", thinclient.load
     if has("Listen") or has("PinnedGateways") or has("VotingAuthority"):
-        return "client", client.load
+        return "client", load_client
     authority_tables = ("Mixes", "Providers", "GatewayNodes", "ServiceNodes", "Authorities", "Authority", "Parameters")
     if any(has(name) for name in authority_tables):
         return "authority", lambda text: authority.load(text, local_ips=local_ips(), read_file=read_text)

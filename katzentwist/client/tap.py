@@ -17,13 +17,13 @@ from katzentwist.client.listener import AppFactory
 from katzentwist.client.multiplexer import Multiplexer
 from katzentwist.client.sockets import listen
 from katzentwist.clock import Epochs, SystemClock
-from katzentwist.config import client
 from katzentwist.config.client import ClientConfig
 from katzentwist.config.schema import Report
 from katzentwist.errors import KatzentwistError
 from katzentwist.logger import notice
 from katzentwist.net.owner import Context
 from katzentwist.net.workers import ThreadWorkers
+from katzentwist.node.extras import load_client
 from katzentwist.node.startup import epochs_of
 from katzentwist.node.tapbase import Daemon, DaemonOptions, die, read_config
 from katzentwist.randomness import SystemRandom
@@ -94,7 +94,7 @@ def makeService(options: Options) -> IService:
     """Read the configuration and compose; nothing is opened before the service starts."""
     from twisted.internet import reactor  # noqa: PLC0415 - the front chooses the reactor
 
-    config, report = read_config(options, client.load)
+    config, report = read_config(options, load_client)
     try:
         epochs = epochs_of(config.epoch_duration, os.environ, report)
     except KatzentwistError as e:

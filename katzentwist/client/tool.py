@@ -19,12 +19,12 @@ from katzentwist.client.core import Client, Listener, proxied_transports
 from katzentwist.client.gateways import Backoff, Credentials
 from katzentwist.client.pacing import Pacer
 from katzentwist.clock import Epochs, SystemClock
-from katzentwist.config import client as client_config
 from katzentwist.config.client import ClientConfig
 from katzentwist.crypto import kem, keys
 from katzentwist.errors import ConfigError, KatzentwistError
 from katzentwist.net.owner import Context
 from katzentwist.net.workers import ThreadWorkers
+from katzentwist.node.extras import load_client
 from katzentwist.node.keyfiles import read_private, write_file
 from katzentwist.node.startup import epochs_of
 from katzentwist.pki.document import Document, SignedDocument
@@ -58,7 +58,7 @@ def read_config(path: Path) -> ClientConfig:
     except (OSError, UnicodeDecodeError) as e:
         reason = e.strerror if isinstance(e, OSError) else "not UTF-8"
         raise ToolError(f"can not read {path}: {reason}; name the client.toml with -f") from e
-    config, report = client_config.load(text)
+    config, report = load_client(text)
     if config is None:
         lines = "\n".join(f"  {error}" for error in report.errors)
         raise ToolError(f"{path} has mistakes:\n{lines}")

@@ -6,8 +6,9 @@ import importlib.util
 from collections.abc import Iterable
 from typing import Final
 
-from katzentwist.config import node
+from katzentwist.config import client, node
 from katzentwist.config.addresses import Address
+from katzentwist.config.client import ClientConfig
 from katzentwist.config.node import Kind, NodeConfig
 from katzentwist.config.schema import Report
 from katzentwist.node.startup import local_ips, read_text
@@ -27,6 +28,18 @@ def load_node(text: str) -> tuple[NodeConfig | None, Report]:
     config, report = node.load(text, local_ips=local_ips(), read_file=read_text)
     if config is not None:
         check_extras(config, report)
+    return (None if report.errors else config), report
+
+
+def load_client(text: str) -> tuple[ClientConfig | None, Report]:
+    """The same for the file of a client: a gateway that only QUIC reaches needs its extra.
+
+    :returns: the configuration is None exactly when the report has errors.
+    """
+    config, report = client.load(text)
+    for number, gateway in enumerate(config.gateways if config is not None else ()):
+        if all(address.scheme == "quic" for address in gateway.addresses):
+            _check_quic(gateway.addresses, f"PinnedGateways.Gateways[{number}].Addresses", report)
     return (None if report.errors else config), report
 
 

@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from katzentwist.cli import check_config
 from katzentwist.config import toml
 from katzentwist.mix import tap
+from katzentwist.node.extras import load_client
 from katzentwist.testnet.plan import Shape, generate
 
 PACKAGES = ("aioquic", "txpostgres", "psycopg2", "treq")
@@ -71,6 +72,22 @@ class ExtrasTests(SynchronousTestCase):
         self.change("Server.Addresses", ["quic://127.0.0.1:7000"])
         self.change("Server.BindAddresses", ["tcp://127.0.0.1:7000"])
         self.assertEqual(self.mistakes(), [])
+
+    def test_quic_gateway(self) -> None:
+        """A gateway that a client reaches by nothing else."""
+        file = self.file.parent.parent / "client" / "client.toml"
+        tables = toml.parse(file.read_text())
+        [gateway] = tables["PinnedGateways"]["Gateways"]
+        gateway["Addresses"] = ["quic://127.0.0.1:7000"]
+        text = toml.dump(tables)
+        _, report = load_client(text)
+        self.assertIn("PinnedGateways.Gateways[0].Addresses: quic://127.0.0.1:7000", str(report.errors[0]))
+        self.assertIn("katzentwist[quic]", str(report.errors[0]))
+        gateway["Addresses"].append("tcp://127.0.0.1:7000")
+        self.assertEqual(load_client(toml.dump(tables))[1].errors, [])
+        self.hidden = ()
+        if importlib.util.find_spec("aioquic"):
+            self.assertEqual(load_client(text)[1].errors, [])
 
     def test_sql(self) -> None:
         """PostgreSQL for the spool."""
