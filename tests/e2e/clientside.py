@@ -22,7 +22,8 @@ from katzentwist.config import toml
 from katzentwist.testnet.children import Child
 from katzentwist.testnet.plan import Node, Shape
 from katzentwist.thin.blocking import ThinClient
-from tests.e2e.processes import LiveNetwork, environment, wait_for
+from tests.e2e.processes import LiveNetwork, environment, metrics, wait_for
+from tests.e2e.sharing import find_our_python
 
 PUBLISHED = "katzenpost-thinclient==0.0.25"
 
@@ -33,12 +34,20 @@ TWO_EPOCHS = 150.0
 
 
 class ClientSide:
-    """A network, and the daemons that were started on it; a context manager."""
+    """A network, and the daemons that were started on it; a context manager.
+
+    Its first Provider has a service ``record``, which writes down what it gets.
+
+    :ivar recorded: where that is.
+    """
 
     def __init__(self, shape: Shape = SHAPE) -> None:
         self.live = LiveNetwork(shape)
         self.folder = self.live.network.client
+        self.recorded = self.live.folder / "recorded"
         self._daemons: list[Daemon] = []
+        find_our_python()
+        self.live.edit("provider1", self._add_recorder)
         try:
             self.live.start()
         except BaseException:
@@ -50,6 +59,14 @@ class ClientSide:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _add_recorder(self, tables: dict[str, Any]) -> None:
+        recorder = {
+            "Capability": "record",
+            "Endpoint": "+record",
+            "Command": str(Path(__file__).parent / "recorder.py"),
+        }
+        tables["Provider"]["CBORPluginKaetzchen"] = [{**recorder, "Config": {"file": str(self.recorded)}}]
 
     def close(self) -> None:
         """End everything."""
@@ -71,6 +88,14 @@ class ClientSide:
         log = Path(config["Logging"].get("File") or folder / "output.log")
         self._daemons.append(Daemon(self, Node(name, "client", folder, folder / "client.toml", [], ""), log))
         return self._daemons[-1]
+
+    def records(self) -> str:
+        """What reached ``record``: a line per message, payload in hexadecimal and whether it had a SURB."""
+        return self.recorded.read_text() if self.recorded.exists() else ""
+
+    def clients(self) -> int:
+        """Sessions of clients at all gateways."""
+        return sum(int(metrics(n)["katzenpost_clients"]) for n in self.live.network.nodes if n.role == "provider")
 
     def tcp(self) -> dict[str, Any]:
         """The listener that testnet writes."""

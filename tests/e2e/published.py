@@ -34,10 +34,23 @@ async def main():
     out["queue"] = queue.decode()
     r = await c.blocking_send_message(b"hello", node, queue, 60)
     out["echo"] = [r[:5].decode(), len(r), r[5:] == bytes(len(r) - 5)]
+    full = b"f" * g.UserForwardPayloadLength
+    out["full"] = (await c.blocking_send_message(full, node, queue, 60)).startswith(full)
+    try:
+        await c.blocking_send_message(full + b"f", node, queue, 1)
+    except Exception as e:
+        out["overdue"] = type(e).__name__
+    out["choice"] = sorted({c.get_service("echo").mix_descriptor["Name"] for _ in range(200)})
+    try:
+        c.get_service("nothing")
+    except Exception as e:
+        out["nothing"] = str(e)
+    out["sent"].clear()
     big, unknown = c.new_surb_id(), c.new_surb_id()
     await c.send_message(big, b"x" * 2001, node, queue)
     await c.send_message(unknown, b"x" * 2000, bytes(32), queue)
-    await c.send_message_without_reply(b"one way", node, queue)
+    await c.send_message(c.new_surb_id(), b"x", node, queue)
+    await c.send_message_without_reply(b"one way", *c.get_service("record").to_destination())
     raw, epoch = await c.get_pki_document_raw(0)
     out["raw"] = [len(raw) > 1000, epoch >= out["epoch"]]
     try:
@@ -124,6 +137,33 @@ async def main():
                 break
         if not out["before"]:
             break
+    c.stop()
+    await asyncio.sleep(0.1)
+asyncio.run(main())
+print(json.dumps(out))
+"""
+
+EPOCHS = """
+import asyncio, cbor2, json, sys
+from katzenpost_thinclient import Config, ThinClient
+import logging; logging.disable(logging.CRITICAL)
+out = {"events": [], "held": [], "echoes": 0, "failed": []}
+async def doc(e):
+    out["events"].append(cbor2.loads(e["payload"])["Epoch"])
+    out["held"].append(c.pki_document()["Epoch"])
+async def main():
+    global c
+    c = ThinClient(Config(sys.argv[1], on_new_pki_document=doc))
+    await c.start(asyncio.get_running_loop())
+    node, queue = c.get_service("echo").to_destination()
+    while len(out["events"]) < 4 and not out["failed"]:
+        text = str(out["echoes"])
+        try:
+            reply = await c.blocking_send_message(text.encode(), node, queue, 20)
+            out["echoes"] += reply.rstrip(b"\\0").decode() == text
+        except Exception as e:
+            out["failed"].append(repr(e))
+        await asyncio.sleep(0.1)
     c.stop()
     await asyncio.sleep(0.1)
 asyncio.run(main())

@@ -9,13 +9,16 @@ import signal
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from katzentwist.thin.blocking import ThinClient
-from katzentwist.thin.protocol import encode_request
+from katzentwist.thin.config import load_dial
+from katzentwist.thin.protocol import FrameBuffer, encode_request, frame, parse_response
 from tests.e2e import published
 from tests.e2e.clientside import ClientSideCase, Daemon
 from tests.e2e.processes import ROOT, cli, environment, twistd, wait_for
+from tests.vectorfiles import load
 
 EXAMPLES = ROOT / "examples"
 
@@ -39,6 +42,11 @@ class PublishedTests(ClientSideCase):
         self.assertIn("service not found", errors[out["unknown"]])
         [good] = [s for s in out["sent"] if not s[1]]
         self.assertGreater(good[2], 0)
+        self.assertEqual((out["full"], out["overdue"]), (True, "TimeoutError"))
+        self.assertEqual(out["choice"], ["provider1-service", "provider2-service"])
+        self.assertEqual(out["nothing"], "service not found in pki doc")
+        written = f"{b'one way'.ljust(2000, bytes(1)).hex()} False\n"
+        wait_for("the message without reply", lambda: written in self.side.records())
 
     def test_tcp(self) -> None:
         """Over TCP, as testnet writes it."""
@@ -55,11 +63,22 @@ class PublishedTests(ClientSideCase):
         self.assertFalse(path.exists())
 
     def test_abstract(self) -> None:
-        """Over an abstract socket, and several applications at once."""
+        """Over an abstract socket; several applications at once, theirs and ours, are one client to the gateways."""
         name = f"@katzentwist-test-{os.getpid()}"
-        with self.side.daemon({"Unix": {"Address": name}}) as daemon:
-            out = published.run(published.MANY, daemon)
-            self.assertEqual(out, [[f"{n} {i}" for i in range(3)] for n in ("first", "second")])
+        side = self.side
+        wait_for("the end of other sessions", lambda: side.clients() == 0)
+        with (
+            side.daemon({"Unix": {"Address": name}}) as daemon,
+            ThinClient(daemon.thin) as ours,
+            ThreadPoolExecutor(1) as beside,
+        ):
+            theirs = beside.submit(published.run, published.MANY, daemon)
+            destination = ours.get_service("echo").to_destination()
+            for i in range(10):
+                reply = ours.blocking_send_message(f"ours {i}".encode(), *destination, 60)
+                self.assertEqual(reply.rstrip(b"\0").decode(), f"ours {i}")
+                self.assertEqual(side.clients(), 1)
+            self.assertEqual(theirs.result(), [[f"{n} {i}" for i in range(3)] for n in ("first", "second")])
 
     def test_pigeonhole(self) -> None:
         """All 16 calls of client 15 (this version exposes each) fail cleanly and at once."""
@@ -70,6 +89,29 @@ class PublishedTests(ClientSideCase):
                 self.assertIn("CourierPropagationError", out.pop(name))
             for name, result in out.items():
                 self.assertIn("Service unavailable", result, name)
+            self.check_frames(daemon)
+
+    def check_frames(self, daemon: Daemon) -> None:
+        """The same over a plain socket: three frames of the handshake, then the recorded replies, byte for byte."""
+        expected = [c for c in load("client")["responses"] if c["name"].endswith("_reply_error")]
+        stream = FrameBuffer()
+        received: list[bytes] = []
+        with socket.socket(socket.AF_UNIX) as plain:
+            plain.settimeout(30)
+            plain.connect("\0" + load_dial(daemon.thin).address[1:])
+            plain.sendall(encode_request("session_token", client_instance_token=bytes(16)))
+            for case in expected:
+                [(name, fields)] = case["decoded"].items()
+                query = bytes.fromhex(fields["query_id"][2:])
+                plain.sendall(encode_request(name.removesuffix("_reply"), query_id=query))
+            while len(received) < 3 + len(expected):
+                data = plain.recv(1 << 16)
+                self.assertTrue(data)
+                stream.feed(data)
+                received += stream
+        first = [(parse_response(message) or ("",))[0] for message in received[:3]]
+        self.assertEqual(first, ["connection_status_event", "new_pki_document_event", "session_token_reply"])
+        self.assertEqual([frame(message).hex() for message in received[3:]], [case["frame"] for case in expected])
 
     def test_resume(self) -> None:
         """A reply that falls due while the application is away arrives after it came back."""

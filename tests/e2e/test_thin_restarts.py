@@ -1,15 +1,18 @@
-"""A gateway that goes away and comes back, as applications see it; in a small network of its own."""
+"""Gateways and epochs that come and go, as applications see it; in small networks of their own."""
 
 from __future__ import annotations
 
+import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
 from katzentwist.testnet.plan import Shape
+from tests.e2e import published
 from tests.e2e.clientside import TWO_EPOCHS, ClientSide, Daemon
 from tests.e2e.processes import cli, wait_for
 from tests.e2e.published import Watcher
 
 SMALL = Shape(epoch="60s", mixes=1, layers=1, providers=1, lambda_p=0.02, lambda_l=0.001, mu=0.02)
+EPOCHS = 3
 
 
 class RestartTests(SynchronousTestCase):
@@ -41,3 +44,17 @@ class RestartTests(SynchronousTestCase):
         side.live.wait_ready()
         daemon.wait_ready()
         wait_for("the application to hear of it", lambda: app.all("connected")[-1])
+
+
+class EpochTests(SynchronousTestCase):
+    """Documents of one epoch after the other (spec: client 20.1)."""
+
+    def test_three_epochs(self) -> None:
+        """One event for each, ``pki_document`` follows, and no echo is lost, across each boundary too."""
+        with ClientSide(attrs.evolve(SMALL, epoch="10s")) as side, side.daemon() as daemon:
+            out = published.run(published.EPOCHS, daemon)
+            self.assertEqual(out["failed"], [])
+            first = out["events"][0]
+            self.assertEqual(out["events"], list(range(first, first + EPOCHS + 1)))
+            self.assertEqual(out["held"], out["events"])
+            self.assertGreater(out["echoes"], 5 * EPOCHS)
