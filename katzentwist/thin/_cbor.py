@@ -13,8 +13,8 @@ from typing import Any, Final, NoReturn
 from katzentwist.errors import WireError
 
 MAX_DEPTH: Final = 16
-MAX_ITEMS: Final = 1 << 20
-"""Items of one frame. A frame of 40 MiB could hold as many empty items and take a minute."""
+MAX_ITEMS: Final = 1 << 16
+"""Items of one frame: what can be read in some 50 ms. A frame of 40 MiB could hold as many empty items."""
 _BREAK: Final = object()
 _SIMPLE: Final[dict[int, Any]] = {20: False, 21: True, 22: None, 23: None, 31: _BREAK}
 _FLOATS: Final = {25: struct.Struct(">e"), 26: struct.Struct(">f"), 27: struct.Struct(">d")}

@@ -247,6 +247,15 @@ class HostileTests(SynchronousTestCase):
             else:
                 self.assertRaises(FrameError, buffer.next)
 
+    def test_many_items(self) -> None:
+        """What would hold up other applications is not read to its end; what legitimate lists need is."""
+        for count, good in ((60_000, True), (70_000, False)):
+            blob = cbor2.dumps({"thin_close": {}, "colours": [0] * count})
+            if good:
+                self.assertIsInstance(protocol.parse_request(blob), protocol.ThinClose)
+            else:
+                self.assertRaises(FrameError, protocol.parse_request, blob)
+
     def test_bombs(self) -> None:
         """Deep nesting, and lengths that are not there, cost nothing."""
         for blob in (b"\x81" * 100_000, b"\x9f" * 50_000, b"\x5b" + b"\xff" * 8, b"\xbb" + b"\xff" * 8, b"\xc0" * 9999):
