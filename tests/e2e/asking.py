@@ -29,15 +29,18 @@ def main() -> int:
     parser.add_argument("--burst", type=int, default=1)
     parser.add_argument("--quiet", type=float, default=0.0)
     parser.add_argument("--patience", type=float, default=10.0)
+    parser.add_argument("--gateway", default="")
+    parser.add_argument("--service", default="")
     args = parser.parse_args()
 
     async def ask(reactor: Any) -> int:
-        own = tool.Tool(reactor, tool.read_config(Path(args.client)))
+        own = tool.Tool(reactor, tool.read_config(Path(args.client)), gateway=args.gateway)
         own.start()
         try:
             document = await own.ready()
             await deferLater(reactor, args.quiet)
-            replies = [await send(own, document.service_nodes[0].id) for _ in range(args.burst)]
+            node = next(d.id for d in document.service_nodes if args.service in ("", d.name))
+            replies = [await send(own, node) for _ in range(args.burst)]
             if args.no_surb:
                 await deferLater(reactor, 2.0)
                 return 0

@@ -108,7 +108,7 @@ class DatabaseTests(SharedNetworkCase):
                      "SpoolDB": {"Bolt": {"SpoolDB": "my_spool.db"}}}),
             (SQL, {"UserDB": {"Backend": "sql"}, "SpoolDB": {"Backend": "sql"},
                    "SQLDB": {"Backend": "pgx", "DataSourceName": server.uri(cls.names[SQL])}}),
-            (SQL_USERS, {"UserDB": {"Backend": "sql"},
+            (SQL_USERS, {"UserDB": {"Backend": "sql"}, "EnableEphemeralClients": False,
                          "SQLDB": {"Backend": "pgx", "DataSourceName": server.dsn(cls.names[SQL_USERS])}}),
             (SQL_SPOOL, {"SpoolDB": {"Backend": "sql"},
                          "SQLDB": {"Backend": "pgx", "DataSourceName": server.dsn(cls.names[SQL_SPOOL])}}),
@@ -117,7 +117,7 @@ class DatabaseTests(SharedNetworkCase):
 
             def change(tables: dict[str, Any], more: dict[str, Any] = more) -> None:
                 tables["Provider"].update(more)
-                tables["Debug"] = {"DisableRateLimit": True, "ReauthInterval": 1000}
+                tables["Debug"] = {"DisableRateLimit": True, "ReauthInterval": 1000, "ProviderDelay": 1000}
 
             net.edit(name, change)
         return net
@@ -215,6 +215,22 @@ class DatabaseTests(SharedNetworkCase):
         return metrics(self.net.node(node)).get(self.REFUSED, 0) > before
 
     REFUSED = 'katzenpost_incoming_peer_validation_failures_total{reason="client_dropped_from_userdb"}'
+
+    def hold(self, node: str, user: str, key: Path, seconds: float) -> subprocess.Popen[str]:
+        """A client that stays connected for so long, and prints how often the connection was lost."""
+        client = str(self.net.network.client / "client.toml")
+        command = [sys.executable, "-m", "tests.e2e.mailing", client, "--user", user, "--link-key", str(key)]
+        holding = subprocess.Popen(
+            [*command, "--gateway", node, "hold", str(seconds)], env=environment(), text=True, stdout=subprocess.PIPE
+        )
+        self.addCleanup(holding.wait)
+        self.addCleanup(holding.kill)
+        self.assertEqual(holding.stdout.readline(), "up\n")
+        return holding
+
+    def dropped(self, node: str, reason: str) -> float:
+        """Packets that a node dropped for this reason."""
+        return metrics(self.net.node(node)).get(f'katzenpost_dropped_reason_total{{reason="{reason}"}}', 0)
 
     def restart(self, node: str, how: int = signal.SIGTERM) -> None:
         """End a Provider and start it again."""
@@ -315,21 +331,7 @@ class DatabaseTests(SharedNetworkCase):
     def test_restart_of_postgres(self) -> None:
         """The Provider recovers by itself; connected clients stay; mail meanwhile is refused; one line tells."""
         key, _ = self.user("carol", SQL)
-        command = [
-            sys.executable,
-            "-m",
-            "tests.e2e.mailing",
-            str(self.net.network.client / "client.toml"),
-            "--user",
-            "carol",
-        ]
-        holding = subprocess.Popen(
-            [*command, "--link-key", str(key), "--gateway", SQL, "hold", "14"], env=environment(), text=True,
-            stdout=subprocess.PIPE,
-        )  # fmt: skip
-        self.addCleanup(holding.wait)
-        self.addCleanup(holding.kill)
-        self.assertEqual(holding.stdout.readline(), "up\n")
+        holding = self.hold(SQL, "carol", key, 14)
         log = self.net.node(SQL).folder / "output.log"
         before = log.stat().st_size
         self.postgres.stop()
@@ -343,6 +345,60 @@ class DatabaseTests(SharedNetworkCase):
         self.assertNotIn("Traceback", said)
         self.assertEqual(said.count("the work goes on without it"), 2 if "spool: an operation" in said else 1)
         self.assertIn("works again", said)
+
+    def test_zy_postgres_away_for_a_minute(self) -> None:
+        """First it hangs, then it is gone: clients stay, what was accepted comes afterwards, the log tells it once."""
+        key, _ = self.user("greta", SQL)
+        holding = self.hold(SQL, "henry", self.user("henry", SQL)[0], 75)
+        self.assertEqual(self.mail(SQL, "greta", "before"), "1")
+        log = self.net.node(SQL).folder / "output.log"
+        size, began = log.stat().st_size, time.monotonic()
+        self.postgres.stop(signal.SIGSTOP)
+        try:
+            self.assertEqual(self.mail(SQL, "greta", "lost", patience=4.0), "0")
+            time.sleep(max(0.0, began + 30 - time.monotonic()))
+        finally:
+            self.postgres.stop(signal.SIGKILL)
+        self.assertEqual(self.mail(SQL, "greta", "lost too", patience=4.0), "0")
+        time.sleep(max(0.0, began + 61 - time.monotonic()))
+        self.postgres.start()
+        self.assertEqual(holding.communicate(timeout=60)[0], "0\n")
+        wait_for("the database", lambda: self.say(SQL, "USER_LINK greta").startswith("250"), 20)
+        self.assertEqual(self.mail(SQL, "greta", "after"), "1")
+        self.assertEqual(self.receive(SQL, "greta", key, 2), ["before", "after"])
+        said = log.read_text()[size:]
+        self.assertNotIn("Traceback", said)
+        self.assertEqual(said.count("user database: an operation failed, the work goes on without it"), 1)
+        self.assertLessEqual(said.count("ERRO"), 3)
+        self.assertRegex(said, r"user database: it works again after [1-9]\d+ failures")
+
+    def test_provider_delay(self) -> None:
+        """A database that does not answer for a while: packets that wait longer for it are dropped."""
+        self.user("ida", SQL)
+        before = self.dropped(SQL, "gateway_dwell_exceeded")
+        self.postgres.stop(signal.SIGSTOP)
+        try:
+            self.mail(SQL, "ida", *"abcd", acks=False)
+            time.sleep(1.5)
+        finally:
+            self.postgres.stop(signal.SIGCONT)
+        wait_for("the drops", lambda: self.dropped(SQL, "gateway_dwell_exceeded") > before, 20)
+
+    def test_trust_on_first_use(self) -> None:
+        """The first key of a name is trusted, and required from then on; the user is no ephemeral one."""
+        (first, public), (other, _) = self.user("tofu"), self.user("tofu2")
+        self.ping(SQL_USERS, "tofu", first)
+        self.assertTrue(self.refused(SQL_USERS, "tofu", other))
+        self.ping(SQL_USERS, "tofu", first)
+        self.assertEqual(self.say(SQL_USERS, "USER_LINK tofu"), f"250 {base64.b64encode(public).decode()}")
+
+    def test_reauth_interval(self) -> None:
+        """A user whom the HTTP service does not know any more loses the session at the next check, a second later."""
+        key, public = self.user("jack")
+        self.service.known["jack"] = base64.b64encode(public).decode()
+        holding = self.hold(EXTERN, "jack", key, 4)
+        del self.service.known["jack"]
+        self.assertGreaterEqual(int(holding.communicate(timeout=30)[0]), 1)
 
     def test_http_users(self) -> None:
         """The service decides: yes, no, another key; requests as specified; commands that write fail."""

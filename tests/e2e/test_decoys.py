@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from katzentwist.testnet.plan import Node, Shape
-from tests.e2e.processes import ROOT, LiveNetwork, metrics, wait_for
+from tests.e2e.processes import ROOT, LiveNetwork, cli, metrics, wait_for
 from tests.e2e.sharing import SharedNetworkCase
 from tests.e2e.test_management import asking
 
@@ -27,7 +27,7 @@ class DecoyTests(SharedNetworkCase):
         plugin = {"Capability": "slow", "Endpoint": "+slow", "Command": str(Path(__file__).parent / "badplugin.py")}
 
         def change(tables: dict[str, Any]) -> None:
-            tables["Debug"] = {"SendDecoyTraffic": True, "SchedulerExternalMemoryQueue": True}
+            tables["Debug"] = {"SendDecoyTraffic": True, "SchedulerExternalMemoryQueue": True, "DecoySlack": 1000}
             if "Provider" in tables:
                 tables["Provider"]["CBORPluginKaetzchen"] = [{**plugin, "Config": {"mode": "hang"}}]
 
@@ -72,6 +72,18 @@ class DecoyTests(SharedNetworkCase):
         used = {s for panel in board["panels"] for t in panel.get("targets", ()) for s in SERIES.findall(t["expr"])}
         self.assertGreater(len(used), 20)
         self.assertEqual(sorted(used - shown), [])
+
+    def test_zy_decoy_slack(self) -> None:
+        """Loops to a silent service count as lost a second after they should be back. (The service stays silent.)"""
+        before = {n.name: metrics(n)["katzenpost_decoy_loops_lost_total"] for n in self.nodes()}
+        done = cli("manage", str(self.net.node("provider1").folder), "STOP_KAETZCHEN", "echo")
+        self.assertEqual(done.stdout, "250 echo\n")
+        for node in self.nodes():
+            wait_for(
+                f"lost loops of {node.name}",
+                lambda n=node: metrics(n)["katzenpost_decoy_loops_lost_total"] > before[n.name] + 10,
+                8,
+            )
 
     def test_zz_files_at_the_end(self) -> None:
         """kill -9 leaves the file, which the next start makes anew; a clean stop deletes it."""

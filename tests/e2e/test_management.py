@@ -10,10 +10,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from twisted.trial.unittest import SynchronousTestCase
+
 from katzentwist.pki.document import Document
 from katzentwist.testnet.plan import Node, Shape
 from tests.e2e.processes import LiveNetwork, cli, environment, metrics, wait_for
 from tests.e2e.sharing import SharedNetworkCase
+from tests.vectorfiles import load
 
 KEY = "ed307383f3fb7a5f0a1f50d533c6bf91df843349542232aee74d5cdd1bbdfa66"
 OK = "250 Requested action ok, completed"
@@ -193,13 +196,15 @@ class ManagementTests(SharedNetworkCase):
         self.assertEqual(answer, {"PublicKey": shown, "StatusCode": 0, "User": "frank", "Version": 0})
 
     def test_send_rate_and_burst(self) -> None:
-        """SEND_RATE 300, SEND_BURST 4: of 20 packets at once 4 get through, the rest is dropped and counted."""
+        """SEND_RATE 300: of 20 packets at once as many get through as SEND_BURST says, the rest is counted."""
         self.assertEqual((self.say("SEND_RATE 300"), self.say("SEND_BURST 4")), ("250 300", "250 4"))
         name = 'katzenpost_dropped_reason_total{reason="gateway_rate_limited"}'
-        before = metrics(self.provider).get(name, 0)
-        done = asking(self.client, "+echo", "x", "--burst", "20", "--quiet", "1.5", "--patience", "4")
-        self.assertIn(int(done.stdout), (4, 5), done.stderr)
-        self.assertIn(metrics(self.provider)[name] - before, (15, 16))
+        for burst in (4, 9):
+            self.assertEqual(self.say(f"SEND_BURST {burst}"), f"250 {burst}")
+            before = metrics(self.provider).get(name, 0)
+            done = asking(self.client, "+echo", "x", "--burst", "20", "--quiet", "2.5", "--patience", "4")
+            self.assertIn(int(done.stdout), (burst, burst + 1), done.stderr)
+            self.assertIn(metrics(self.provider)[name] - before, (20 - burst, 19 - burst))
         self.assertEqual(self.say("SEND_RATE 0"), "250 0")
 
     def test_start_and_stop_kaetzchen(self) -> None:
@@ -214,6 +219,12 @@ class ManagementTests(SharedNetworkCase):
         self.assertEqual(self.say("START_KAETZCHEN testdest"), FAILED)
         self.assertEqual(asking(self.client, "+testdest", "x").returncode, 0)
         wait_for("a document with testdest", lambda: "testdest" in services(self.provider), 45)
+
+    def test_no_decoys_unasked(self) -> None:
+        """Without SendDecoyTraffic no node sends loops."""
+        for node in self.net.network.nodes:
+            if node.metrics:
+                self.assertEqual(metrics(node)["katzenpost_decoy_loops_sent_total"], 0)
 
     def test_only_with_management_on(self) -> None:
         """No socket otherwise; and on a mix no commands about users."""
@@ -247,3 +258,27 @@ class ManagementTests(SharedNetworkCase):
         self.assertFalse((self.provider.folder / "management_sock").exists())
         self.assertTrue((self.provider.folder / "identity.private.pem").exists())
         self.assertIn("Shutdown complete.", child.last_lines())
+
+
+class TranscriptTests(SynchronousTestCase):
+    """A Provider alone."""
+
+    def test_wrong_syntax(self) -> None:
+        """The transcript of the vectors, wrong commands and all, with what follows REMOVE_USER as it must be here."""
+        with LiveNetwork(Shape(mixes=1, layers=1, wire_kem="x25519")) as net:
+            provider = net.node("provider1")
+            net.edit("provider1", lambda tables: tables["Server"].update(Identifier="example.com"))
+            net.children.add(provider)
+            path = provider.folder / "management_sock"
+            wait_for("the socket", path.exists)
+            with socket.socket(socket.AF_UNIX) as talk:
+                talk.settimeout(10)
+                talk.connect(str(path))
+                with talk.makefile("rb") as replies:
+                    for number, entry in enumerate(load("provider")["management"]):
+                        line = entry.get("differs", entry["line"])
+                        if entry["dir"] == "C":
+                            talk.sendall(line.encode())
+                        else:
+                            expected = b"" if line == "<EOF>" else line.encode()
+                            self.assertEqual(replies.readline(), expected, (number, entry))

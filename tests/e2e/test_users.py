@@ -259,6 +259,36 @@ class FileTests(SynchronousTestCase):
         self.assertEqual(status, 1, said)
         self.assertIn("Provider", said)
 
+    def services_refused(self, words: str, *services: dict[str, Any], plugins: tuple[dict[str, Any], ...] = ()) -> None:
+        """These are not run: status 1, the key's path and these words."""
+        tables = self.tables()
+        tables["Provider"].update(Kaetzchen=list(services), CBORPluginKaetzchen=list(plugins))
+        status, said = self.run_with(tables)
+        self.assertEqual(status, 1, said)
+        self.assertIn(words, said)
+        self.assertNotIn("Traceback", said)
+
+    def test_endpoint(self) -> None:
+        """A lower-case local part of 1 to 32 bytes, for one service only."""
+        for endpoint in ("+Echo", "a b", "", "x" * 33, "a..b"):
+            self.services_refused("Provider.Kaetzchen[0].Endpoint", {"Capability": "echo", "Endpoint": endpoint})
+        self.services_refused(
+            "Provider.Kaetzchen[1].Endpoint: endpoint '+x' is already registered by 'echo'",
+            {"Capability": "echo", "Endpoint": "+x"},
+            {"Capability": "loop", "Endpoint": "+x"},
+        )
+
+    def test_capability(self) -> None:
+        """Mandatory, known, and only once over both lists."""
+        echo = {"Capability": "echo", "Endpoint": "+echo"}
+        self.services_refused("Provider.Kaetzchen[0].Capability", {"Endpoint": "+echo"})
+        self.services_refused("Unsupported capability: 'nothing'", {"Capability": "nothing", "Endpoint": "+x"})
+        self.services_refused(
+            "Provider.CBORPluginKaetzchen[0].Capability: Kaetzchen: 'echo' configured multiple times",
+            echo,
+            plugins=({"Capability": "echo", "Endpoint": "+other", "Command": "/bin/false", "Disable": True},),
+        )
+
     def test_identifier(self) -> None:
         """Mandatory."""
         tables = self.tables()
