@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from katzentwist.thin import aio
 from katzentwist.thin._face import DEFAULT_TIMEOUT, Callback
+from katzentwist.thin.errors import ThinClientOfflineError
 from katzentwist.thin.events import Event
 
 T = TypeVar("T")
@@ -49,10 +50,7 @@ class EventSink:
 
 
 class ThinClient(aio.ThinClient):
-    """A thin client without a loop of its own; ``with ThinClient(path) as client`` starts and stops it.
-
-    After :meth:`stop` it can not be used again.
-    """
+    """A thin client without a loop of its own; ``with ThinClient(path) as client`` starts and stops it."""
 
     def __init__(self, config: Any, **callbacks: Callback | None) -> None:
         super().__init__(config, **callbacks)
@@ -90,7 +88,8 @@ class ThinClient(aio.ThinClient):
 
     def disconnect(self) -> None:  # type: ignore[override]
         """End the connection, keep the session."""
-        self._run_there(super().disconnect())
+        if self._loop is not None:
+            self._run_there(super().disconnect())
 
     def send_message_without_reply(  # type: ignore[override]
         self, payload: bytes | str, dest_node: bytes, dest_queue: bytes
@@ -151,7 +150,7 @@ class ThinClient(aio.ThinClient):
     def _run_there(self, work: Coroutine[Any, Any, T]) -> T:
         if self._loop is None:
             work.close()
-            raise RuntimeError("the thin client was not started, or was stopped")
+            raise ThinClientOfflineError("the thin client was not started, or was stopped")
         if threading.current_thread() is self._thread:
             work.close()
             raise RuntimeError("a callback may not wait; use katzentwist.thin.aio, or another thread")

@@ -28,6 +28,7 @@ from katzentwist.thin import (
     ThinClient,
     ThinClientOfflineError,
     blake2_256_sum,
+    blocking,
     client,
 )
 from tests.network.appside import DAEMON, Side
@@ -220,6 +221,15 @@ class OutcomeTests(ThinTestCase):
         self.network.die()
         self.network.run(1)
         self.failureResultOf(thin.blocking_send_message(b"x", *self.destination(thin)), ThinClientOfflineError)
+
+    def test_not_started(self) -> None:
+        """The face for scripts before its start: nothing can be sent, and nothing needs to end."""
+        script = blocking.ThinClient(DIAL)
+        self.assertRaises(ThinClientOfflineError, script.send_message, bytes(16), b"x", bytes(32), b"+echo")
+        self.assertRaises(ThinClientOfflineError, script.get_pki_document_raw)
+        script.disconnect()
+        script.stop()
+        self.assertIsNone(script.pki_document())
 
     def test_no_daemon(self) -> None:
         """start() says where it looked."""
