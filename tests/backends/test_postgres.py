@@ -221,6 +221,55 @@ class ScriptTests(_Databases):
         self.assertIn("already exists", caught.exception.stderr)
         self.assertEqual(server.psql(name, "SELECT spool_only, count(*) FROM metadata, users GROUP BY 1"), "f|1")
 
+    def test_operator(self) -> None:
+        """Every function of the specification, called by hand in psql as the database's owner."""
+        key = "decode(repeat('ab', 32), 'hex')"
+        row = "AS (message_body bytea, surb_id bytea, remaining integer)"
+        users = (
+            (f"SELECT user_set_authentication_key('alice', {key}, false)", ""),
+            (f"SELECT user_set_authentication_key('alice', {key}, false)", "23505"),
+            (f"SELECT user_set_authentication_key('bob', {key}, true)", "P0002"),
+            ("SELECT user_set_authentication_key('alice', 'other', true)", ""),
+            ("SELECT user_get_authentication_key('alice')", "\\x6f74686572"),
+            ("SELECT user_get_authentication_key('bob')", "P0002"),
+            ("SELECT user_get_identity_key('alice')", ""),
+            ("SELECT user_set_identity_key('alice', 'id')", ""),
+            ("SELECT user_get_identity_key('alice')", "\\x6964"),
+            ("SELECT user_set_identity_key('alice', NULL)", ""),
+            ("SELECT user_set_identity_key('bob', NULL)", "P0002"),
+            ("SELECT user_get_identity_key('bob')", "P0002"),
+            ("SELECT spool_store('bob', NULL, 'x')", "P0002"),
+        )
+        spool = (
+            ("SELECT spool_store('alice', NULL, 'hello')", ""),
+            ("SELECT spool_store('alice', '0123456789abcdef', 'reply')", ""),
+            ("SELECT spool_store('alice', NULL, NULL)", "23502"),
+            ("SELECT spool_get('alice', false)", '("\\\\x68656c6c6f",,1)'),
+            (f"SELECT * FROM spool_get('alice', false) {row}", "\\x68656c6c6f||1"),
+            (f"SELECT * FROM spool_get('alice', true) {row}", "\\x7265706c79|\\x30313233343536373839616263646566|0"),
+            (f"SELECT * FROM spool_get('alice', true) {row}", "||0"),
+            (f"SELECT * FROM spool_get('nobody', true) {row}", "||0"),
+            ("SELECT spool_store('alice', NULL, 'again')", ""),
+            ("SELECT user_delete('alice')", ""),
+            ("SELECT user_delete('alice')", "P0002"),
+            ("SELECT count(*) FROM spool", "0"),
+        )
+        metadata = "SELECT * FROM metadata_get() AS (schema_version smallint, spool_only boolean)"
+        server = servers.shared_postgres()
+        full, alone = server.database(), server.database("-v", "spoolOnly=true")
+        self.say(full, ((metadata, "0|f"), *users, *spool))
+        missing = tuple((statement, "42883") for statement, _ in users[:-1])
+        self.say(alone, ((metadata, "0|t"), *missing, *spool))
+
+    def say(self, database: str, dialogue: tuple[tuple[str, str], ...]) -> None:
+        """What psql prints for each statement, or the SQLSTATE."""
+        for statement, expected in dialogue:
+            try:
+                found = servers.shared_postgres().psql(database, statement, "-v", "VERBOSITY=sqlstate", user="provider")
+            except subprocess.CalledProcessError as e:
+                found = e.stderr.strip().removeprefix("ERROR:  ")
+            self.assertEqual(found, expected, statement)
+
     def test_bad_variable(self) -> None:
         """Something that is no boolean: nothing is created."""
         server = servers.shared_postgres()
