@@ -61,6 +61,8 @@ from katzentwist.crypto import kem, keys, sign
 from katzentwist.errors import ConfigError, CryptoError
 from katzentwist.sphinx import Geometry
 
+REACHABLE = ("tcp4", "tcp6", "quic")
+"""Transports by which nodes dial each other."""
 ReadFile = Callable[[str], str]
 """Text of a file by absolute path; raises OSError."""
 
@@ -347,6 +349,10 @@ class _Resolver:
             self.report.error(
                 "Descriptor address map is zero size: OnlyAdvertiseAltAddresses without AltAddresses",
                 "Server.OnlyAdvertiseAltAddresses",
+            )
+        elif self.server.only_alt and not out.keys() & set(REACHABLE):
+            self.report.warn(
+                f"OnlyAdvertiseAltAddresses: without one of {', '.join(REACHABLE)} no other node can reach this one"
             )
         return out
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Any
@@ -47,6 +48,10 @@ class Database:
     dsn: str = ""
 
 
+DEEPEST = 8
+"""Levels of tables and lists in data for the descriptor."""
+
+
 def resolve_services(
     kaetzchen: Sequence[KaetzchenTable], plugins: Sequence[PluginTable], path: str, report: Report
 ) -> tuple[Service, ...]:
@@ -88,6 +93,7 @@ def _service(entry: KaetzchenTable | PluginTable, where: str, report: Report) ->
     if data is not None and not isinstance(data, dict):
         report.error("must be a table of tables", f"{where}.PKIAdvertizedData")
         data = None
+    _check_publishable(data, f"{where}.PKIAdvertizedData", report)
     return Service(
         capability=entry.capability,
         endpoint=entry.endpoint,
@@ -98,6 +104,20 @@ def _service(entry: KaetzchenTable | PluginTable, where: str, report: Report) ->
         advertised_data=data,
         protocol=entry.protocol,
     )
+
+
+def _check_publishable(value: Any, path: str, report: Report, depth: int = DEEPEST) -> None:
+    """What goes into the descriptor must have a form there: no dates, no numbers beyond 64 bits, no endless nesting."""
+    if isinstance(value, (dict, list)):
+        if not depth:
+            report.error(f"is nested more than {DEEPEST} levels deep", path)
+            return
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            _check_publishable(item, f"{path}.{key}", report, depth - 1)
+    elif isinstance(value, (datetime.date, datetime.time)):
+        report.error("a date or time can not be published; write it as a text", path)
+    elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+        report.error("a number of more than 64 bits can not be published", path)
 
 
 def _argument(value: Any, path: str, report: Report) -> str:

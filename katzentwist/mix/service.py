@@ -239,6 +239,8 @@ class NodeDaemon(Daemon):
             self.log.warn("the native core is missing: packets are processed in Python, many times slower")
         for line in identity_lines(identities):
             notice(self.log, "{line}", line=line)
+        if any(authority.link_key is None for authority in config.authorities):
+            notice(self.log, "no LinkPublicKey of the authority is configured: any link key is accepted from it")
         notice(self.log, "Sphinx geometry:\n{geometry}", geometry=config.geometry.toml())
 
     def _half(self, runtime: Runtime, config: HalfConfig, identity: Identity) -> PublishingHalf:

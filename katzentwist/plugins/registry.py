@@ -170,7 +170,7 @@ class Registry:
             e.config.capability: {**e.service.parameters, "endpoint": e.config.endpoint}
             for e in self._by_recipient.values()
         }
-        data = {c: e.config.advertised_data for c, e in self._entries.items() if e.config.advertised_data}
+        data = {c: e.config.advertised_data for c, e in self._entries.items() if e.config.advertised_data is not None}
         return kaetzchen, data
 
     async def stop(self) -> None:

@@ -42,12 +42,15 @@ class PacketEnd:
         at_gateway = half.kind is NodeKind.GATEWAY
         debug = self._runtime.debug
         patience = debug.gateway_delay if at_gateway else debug.service_delay
-        if self._runtime.clock.monotonic() - packet.began > patience / 1000 or self._storing >= QUEUE:
-            self._drop(DropReason.GATEWAY_DWELL_EXCEEDED if at_gateway else DropReason.SERVICE_DWELL_EXCEEDED)
+        too_late = DropReason.GATEWAY_DWELL_EXCEEDED if at_gateway else DropReason.SERVICE_DWELL_EXCEEDED
+        if self._runtime.clock.monotonic() - packet.began > patience / 1000:
+            self._drop(too_late)
             return
         service = self._services.find(packet.recipient) if self._services else None
         if service is not None:
             self._to_service(half, packet, service)
+        elif self._storing >= QUEUE:
+            self._drop(too_late)
         elif self._mailbox is not None:
             self._storing += 1
             stored = Deferred.fromCoroutine(self._to_user(half, packet, self._mailbox))

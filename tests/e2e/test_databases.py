@@ -395,10 +395,11 @@ class DatabaseTests(SharedNetworkCase):
     def test_reauth_interval(self) -> None:
         """A user whom the HTTP service does not know any more loses the session at the next check, a second later."""
         key, public = self.user("jack")
-        self.service.known["jack"] = base64.b64encode(public).decode()
-        holding = self.hold(EXTERN, "jack", key, 4)
-        del self.service.known["jack"]
-        self.assertGreaterEqual(int(holding.communicate(timeout=30)[0]), 1)
+        for _ in range(3):  # with an interval of 30 s one could be lost by chance
+            self.service.known["jack"] = base64.b64encode(public).decode()
+            holding = self.hold(EXTERN, "jack", key, 3)
+            del self.service.known["jack"]
+            self.assertGreaterEqual(int(holding.communicate(timeout=30)[0]), 1)
 
     def test_http_users(self) -> None:
         """The service decides: yes, no, another key; requests as specified; commands that write fail."""

@@ -57,7 +57,7 @@ class AuthorityTests(SynchronousTestCase):
     output. Two mixes are enough for the document.
     """
 
-    timeout = 120
+    timeout = 240
 
     def setUp(self) -> None:
         """Start it."""
@@ -142,7 +142,7 @@ class AuthorityTests(SynchronousTestCase):
         """The dial of mix2 is given up, and tried again, long before the default of 60 s."""
         nodes = [self.net.node(name) for name in ("mix1", "provider1")]
         series = 'katzenpost_outgoing_dial_failures_total{reason="timeout"}'
-        wait_for("two time-outs", lambda: max(metrics(node).get(series, 0) for node in nodes) >= 2, 15)
+        wait_for("two time-outs", lambda: max(metrics(node).get(series, 0) for node in nodes) >= 2, 45)
         self.assertIn("can not connect to mix2: ", self.log("mix1") + self.log("provider1"))
 
     def check_rotation(self) -> None:

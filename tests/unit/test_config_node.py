@@ -180,6 +180,30 @@ class ProviderTests(SynchronousTestCase):
         """The document's own malformed address is refused."""
         self.refused("not an IP literal", addresses='"http://192.168.0.2.1:15242"')
 
+    def test_published_data(self) -> None:
+        """What has no form in a descriptor is refused where it stands; an empty table is published too."""
+        plugin = '[[Provider.CBORPluginKaetzchen]]\nCapability = "zec"\nEndpoint = "+zec"\nCommand = "/x"\n'
+        data = "[Provider.CBORPluginKaetzchen.PKIAdvertizedData.zec]\n"
+        where = "Provider.CBORPluginKaetzchen[0].PKIAdvertizedData"
+        for text, words in (
+            ("since = 2020-01-01", f"{where}.since: a date"),
+            ("a = [{b = 07:32:00}]", f"{where}.a.0.b: a date"),
+            ("a = 18446744073709551616", f"{where}.a: a number of more than 64 bits"),
+            ("a = [[[[[[[[1]]]]]]]]", "is nested more than 8 levels deep"),
+        ):
+            self.refused(words, plugin + data + text)
+        self.assertEqual(self.ok(plugin + data).services[0].advertised_data, {})
+        self.assertEqual(
+            self.ok(plugin + data + "a = [1.5, {b = true}]").services[0].advertised_data, {"a": [1.5, {"b": True}]}
+        )
+
+    def test_unreachable(self) -> None:
+        """Other nodes dial tcp4, tcp6 and quic only."""
+        server = 'OnlyAdvertiseAltAddresses = true\n[Server.AltAddresses]\n{} = ["192.0.2.9:1"]'
+        for transport, warned in (("tcp", True), ("tcp4", False), ("quic", False)):
+            _, report = provider(server=server.format(transport))
+            self.assertEqual("can reach this one" in "".join(report.warnings), warned, report)
+
     def test_epochs_too_short(self) -> None:
         """No network can work with them."""
         self.refused("Server.EpochDuration: '999ms' is shorter than a second", server='EpochDuration = "999ms"')
