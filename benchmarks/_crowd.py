@@ -225,16 +225,20 @@ class Crowd(LinkOwner):
         self.workers.stop()
 
     def turns(self, name: str, begin: float, end: float) -> dict[str, Any]:
-        """What the probe of a program saw between two moments (monotonic)."""
-        lines = (self.folder / f"{name}.turns").read_text().splitlines()
-        facts = [fact for fact in map(json.loads, lines) if begin <= fact["at"] <= end]
-        late = [fact["late"] for fact in facts if "late" in fact]
-        pauses = [fact["gc"] for fact in facts if "gc" in fact]
-        return {
-            "longest turn ms": round(max(late, default=0.0) * 1e3, 1),
-            "turns over 5 ms": sum(x > 0.005 for x in late),
-            "longest garbage collection ms": round(max(pauses, default=0.0) * 1e3, 1),
-        }
+        """What the probe of a program saw."""
+        return turns(self.folder / f"{name}.turns", begin, end)
+
+
+def turns(report: Path, begin: float, end: float) -> dict[str, Any]:
+    """What a probe saw between two moments (monotonic)."""
+    facts = [fact for fact in map(json.loads, report.read_text().splitlines()) if begin <= fact["at"] <= end]
+    late = [fact["late"] for fact in facts if "late" in fact]
+    pauses = [fact["gc"] for fact in facts if "gc" in fact]
+    return {
+        "longest turn ms": round(max(late, default=0.0) * 1e3, 1),
+        "turns over 5 ms": sum(x > 0.005 for x in late),
+        "longest garbage collection ms": round(max(pauses, default=0.0) * 1e3, 1),
+    }
 
 
 class _PlayedLink(LinkProtocol):

@@ -27,7 +27,9 @@ LAYERS = 3
 PORT = 20000
 
 
-def node(number: int, kind: str, epoch: int = EPOCH, link_key: bytes = b"", host: str = "") -> Descriptor:
+def node(
+    number: int, kind: str, epoch: int = EPOCH, link_key: bytes = b"", host: str = "", identity_key: bytes = b""
+) -> Descriptor:
     """A descriptor with keys that look random and are not, but for *link_key*."""
     secret = number.to_bytes(4, "big")
     host = host or f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}"
@@ -41,7 +43,7 @@ def node(number: int, kind: str, epoch: int = EPOCH, link_key: bytes = b"", host
         if kind == "service"
         else None,
         kaetzchen_advertized_data={} if kind == "service" else None,
-        identity_key=blake2b_256(secret),
+        identity_key=identity_key or blake2b_256(secret),
         is_gateway_node=kind == "gateway",
         is_service_node=kind == "service",
         authentication_type="tofu" if kind == "gateway" else "",

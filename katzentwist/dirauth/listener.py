@@ -17,9 +17,17 @@ from katzentwist.wire.legal import AUTHORITY_CLIENT, AUTHORITY_NODE
 
 MAX_UPLOAD: Final = 1 << 20
 """Bytes of the largest command that is read. A descriptor has a few kB, its loop statistics up to some 100 kB."""
-MAX_CONNECTIONS: Final = 512
-"""Connections past the handshake; beyond, the oldest goes: an honest one is done in milliseconds."""
-MAX_CONNECTIONS_PER_ADDRESS: Final = 128
+MAX_SILENT: Final = 1024
+"""Connections past the handshake that have not asked yet; beyond, the oldest goes: an honest one asks at once."""
+MAX_SILENT_PER_ADDRESS: Final = 512
+MAX_REQUESTS: Final = 4096
+"""Requests that are not answered yet; beyond, the newest is refused. A node asks again."""
+MAX_POSTING: Final = 1 << 26
+"""Bytes of uploads that are being looked at; beyond, the newest is refused."""
+MAX_SENDING: Final = 1 << 26
+"""Bytes of documents on their way, where each has a sealed copy; beyond, requests for documents wait for their turn."""
+PATIENCE: Final = 30.0
+"""Age of a connection whose peer has given up waiting; it goes if others wait for their turn (spec: link 11.2)."""
 
 Poster = Callable[[bytes, int, bytes], Awaitable[int]]
 Getter = Callable[[int], tuple[int, bytes]]
@@ -44,15 +52,19 @@ class AuthorityListener(LinkOwner):
         self._post = post
         self._get = get
         self._metrics = metrics
-        self._limits = HandshakeLimits(MAX_CONNECTIONS, MAX_CONNECTIONS_PER_ADDRESS)
+        self._silent = HandshakeLimits(MAX_SILENT, MAX_SILENT_PER_ADDRESS)
         self._open: dict[ILink, HalfOpen] = {}
-        self._answered: set[ILink] = set()
+        self._posting: dict[ILink, int] = {}
+        self._waiting: dict[ILink, Consensus] = {}
+        self._sending: dict[ILink, int] = {}
+        self._refused = 0
         self._idle: Deferred[None] | None = None
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """How many connections are open, and how many were ended to make room."""
-        return {"open": len(self._open), "evicted": self._limits.evicted}
+        """How many connections are open, how many requests wait, and how many of both were ended to make room."""
+        waiting = len(self._posting) + len(self._waiting)
+        return {"open": len(self._open), "waiting": waiting, "evicted": self._silent.evicted + self._refused}
 
     def authenticate(self, link: ILink, credentials: PeerCredentials) -> bool:
         """Nobody in particular, or a listed node."""
@@ -68,17 +80,29 @@ class AuthorityListener(LinkOwner):
     def established(self, link: ILink) -> None:
         """Count the connection."""
         self._metrics.handshake("incoming", link.age)
-        self._open[link] = self._limits.enter(link.remote_address, link.close)
+        self._open[link] = self._silent.enter(link.remote_address, link.close)
 
     def commandReceived(self, link: ILink, command: Command) -> None:
         """The one command of this connection."""
         link.accepts = frozenset()
-        if isinstance(command, GetConsensus):
+        self._silent.leave(self._open[link])
+        if not self._has_room(command):
+            self._refused += 1
+            link.close()
+        elif isinstance(command, GetConsensus):
             status, container = self._get(command.epoch)
-            self._answer(link, Consensus(error_code=int(status), payload=container))
+            self._waiting[link] = Consensus(error_code=int(status), payload=container)
+            self._serve()
         elif isinstance(command, PostDescriptor):
+            self._posting[link] = len(command.payload)
             posting = Deferred.fromCoroutine(self._posted(link, command))
             posting.addErrback(lambda failure: self.log.failure("an upload could not be handled", failure))
+
+    def _has_room(self, command: Command) -> bool:
+        if len(self._posting) + len(self._waiting) + len(self._sending) >= MAX_REQUESTS:
+            return False
+        size = len(command.payload) if isinstance(command, PostDescriptor) else 0
+        return sum(self._posting.values()) + size <= MAX_POSTING
 
     async def _posted(self, link: ILink, command: PostDescriptor) -> None:
         try:
@@ -86,30 +110,43 @@ class AuthorityListener(LinkOwner):
         except Exception:
             link.close()
             raise
-        self._answer(link, PostDescriptorStatus(error_code=int(status)))
+        finally:
+            self._posting.pop(link, None)
+        link.send(PostDescriptorStatus(error_code=int(status)))
+        link.close()
 
-    def _answer(self, link: ILink, reply: Command) -> None:
-        """Send and close; a large document gets the time that a slow peer needs for it."""
-        if not link.send(reply):
-            return
-        if link.writable:
-            link.close()
-        else:
-            self._answered.add(link)
+    def _serve(self) -> None:
+        """Send documents, first come first served."""
+        while self._waiting:
+            link, reply = next(iter(self._waiting.items()))
+            if self._sending and sum(self._sending.values()) + len(reply.payload) > MAX_SENDING:
+                oldest = next(iter(self._sending))
+                if oldest.age > PATIENCE:
+                    oldest.close()
+                return
+            del self._waiting[link]
+            if not link.send(reply):
+                continue
+            if link.writable:
+                link.close()
+            else:  # a large document gets the time that a slow peer needs for it
+                self._sending[link] = len(reply.payload)
 
     def writable(self, link: ILink) -> None:
         """The answer is out."""
-        if link in self._answered:
+        if link in self._sending:
             link.close()
 
     def closed(self, link: ILink, reason: Exception) -> None:
         """Forget the connection."""
         if not link.established:
             self._metrics.handshake("incoming", link.age, link.stage or "other")
-        self._answered.discard(link)
         entry = self._open.pop(link, None)
         if entry is not None:
-            self._limits.leave(entry)
+            self._silent.leave(entry)
+        self._waiting.pop(link, None)
+        if self._sending.pop(link, None) is not None:
+            self._serve()
         if self._idle is not None and not self._open:
             idle, self._idle = self._idle, None
             idle.callback(None)

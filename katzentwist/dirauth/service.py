@@ -129,6 +129,7 @@ class AuthorityService(Service):
         gauge("authority_missing_uploads", lambda: len(self.core.waiting_for(self._epochs.number(self._now()) + 1)))
         gauge("authority_has_document", lambda: int(self.core.document(self._epochs.number(self._now())) is not None))
         gauge("authority_connections", lambda: self.listener.counts["open"])
+        gauge("authority_waiting_requests", lambda: self.listener.counts["waiting"])
         gauge("authority_evicted_connections", lambda: self.listener.counts["evicted"])
 
     def _check_own_entry(self) -> None:

@@ -47,6 +47,7 @@ AUTHORITY_GAUGES: Final = {
     "authority_missing_uploads": ("", "Nodes whose descriptor for the next epoch has not come yet"),
     "authority_has_document": ("", "1 if the current epoch has a document"),
     "authority_connections": ("", "Open connections"),
+    "authority_waiting_requests": ("", "Uploads that are being looked at, and requests for documents that wait"),
     "authority_evicted_connections": ("", "Connections that were ended to make room for others"),
 }
 PROCESS: Final = {
