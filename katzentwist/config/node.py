@@ -226,7 +226,7 @@ class _Resolver:
     # The node's identities -----------------------------------------------------------------------------------------
 
     def halves(self, scheme: str) -> tuple[Half, ...]:
-        server, report = self.server, self.report
+        server = self.server
         self.check_kinds()
         identifier = self.identifier(server.identifier, "Server.Identifier", "config: Server: Identifier is not set")
         addresses = self.addresses(server.addresses, "Server.Addresses")
@@ -246,7 +246,7 @@ class _Resolver:
         )
         for address in first.listen:
             if address.scheme == "onion":
-                report.error(
+                self.unworkable(
                     f"can not listen on {address.url!r}; name the local address in BindAddresses", "Server.Addresses"
                 )
         if not server.is_provider:
@@ -311,16 +311,19 @@ class _Resolver:
         if not texts:
             self.report.error("is an empty list; write at least one address", path)
         found = self.urls(texts, path)
-        advertised = []
-        for address in found:
-            if address.scheme in ("tcp4", "tcp6"):
-                if not self.older:
-                    self.report.error(f'address "{address.url}" can not be advertised; write tcp://', path)
-                continue
-            advertised.append(address)
         if self.older:
             return tuple(a.with_scheme("tcp") if a.scheme in ("tcp4", "tcp6") else a for a in found)
-        return tuple(advertised)
+        for address in found:
+            if address.scheme in ("tcp4", "tcp6"):
+                self.unworkable(f'address "{address.url}" can not be advertised; write tcp://', path)
+        return found
+
+    def unworkable(self, why: str, path: str) -> None:
+        """What v0.0.99 takes when it loads the file, and refuses when it starts with it; so do we (spec: node 12.1)."""
+        if self.older:
+            self.report.error(why, path)
+        else:
+            self.report.warn(f"{path}: {why}; the start will fail")
 
     def alternatives(self) -> dict[str, tuple[str, ...]]:
         """What AltAddresses add to the descriptor; those of a v0.0.99 [Gateway] add nothing (spec: node 2.3)."""

@@ -22,11 +22,8 @@ MAY_REFUSE = {
     "plugin nonstring config passes",
     "management relative",
     "http hostname allowed",
-    'addresses ["quic://1.2.3.4:5","tcp6://[::1]:6"]',
-    'addresses ["onion://abc.onion:5"]',
 }
-"""Cases that upstream loads although they can not work; node 12.1 allows to refuse them. The last two can load there
-but the node then fails at its start (link 2.2, 2.1)."""
+"""Cases that upstream loads although they can not work; node 12.1 allows to refuse them."""
 DEBUG_KEYS = {
     "ConnectTimeout": "connect_timeout",
     "DecoySlack": "decoy_slack",
