@@ -2,14 +2,18 @@
 
 python benchmarks/epochs.py --changes 5
 python benchmarks/epochs.py --changes 5 --kill      # kill -9 and restart a mix, then count from the second change on
+python benchmarks/epochs.py --epoch 60s --providers 2 --busy 4      # on a machine that has other work too
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -20,15 +24,29 @@ INTERVAL = 1 / (1.1 * 1.5)
 """Seconds per packet that the gateway's rate limit leaves a client with the rates of a test network."""
 
 
+@contextlib.contextmanager
+def other_work(loops: int) -> Iterator[None]:
+    """So many endless loops beside."""
+    running = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(loops)]
+    try:
+        yield
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+
+
 def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epoch", default="30s")
     parser.add_argument("--changes", type=int, default=5)
     parser.add_argument("--kill", action="store_true")
+    parser.add_argument("--providers", type=int, default=1)
+    parser.add_argument("--busy", type=int, default=0, help="endless loops beside it")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    with LiveNetwork(Shape(epoch=args.epoch)) as net:
+    with other_work(args.busy), LiveNetwork(Shape(epoch=args.epoch, providers=args.providers)) as net:
         net.start()
         first = net.epochs.number(time.time())
         if args.kill:
