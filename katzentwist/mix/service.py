@@ -19,11 +19,11 @@ from katzentwist.config.node import Half as HalfConfig
 from katzentwist.config.node import Kind, NodeConfig
 from katzentwist.config.schema import Report
 from katzentwist.crypto import kem
-from katzentwist.crypto.native import native
 from katzentwist.errors import ConfigError, KatzentwistError
 from katzentwist.logger import ModuleLogger, notice
 from katzentwist.management.commands import Function, RateCommands, ServiceCommands, Table, UserCommands
 from katzentwist.management.server import Management
+from katzentwist.mix.announcement import announce
 from katzentwist.mix.diskqueue import DiskQueue
 from katzentwist.mix.drops import DropReason, drop
 from katzentwist.mix.half import Half
@@ -36,7 +36,7 @@ from katzentwist.node.identity import Identity
 from katzentwist.node.keyfiles import prepare_data_dir
 from katzentwist.node.pkiclient import PKIClient
 from katzentwist.node.runtime import Runtime
-from katzentwist.node.startup import key_lines, load_pairs
+from katzentwist.node.startup import load_pairs
 from katzentwist.node.tapbase import Daemon, DaemonOptions
 from katzentwist.pki.descriptor import Descriptor
 from katzentwist.pki.document import SignedDocument
@@ -49,7 +49,6 @@ from katzentwist.wire.codes import ConsensusCode
 
 KEPT_EPOCHS = 10
 """Past epochs whose numbers the metrics still show."""
-WARNING = "katzentwist is experimental software: do not rely on it for strong anonymity yet."
 
 
 def load_identities(config: NodeConfig) -> list[tuple[HalfConfig, Identity]]:
@@ -64,14 +63,6 @@ def load_identities(config: NodeConfig) -> list[tuple[HalfConfig, Identity]]:
         pairs = load_pairs(folder, config.signature_scheme, config.wire_kem, SystemRandom(), half.identity_key)
         out.append((half, Identity.of(*pairs)))
     return out
-
-
-def identity_lines(identities: list[tuple[HalfConfig, Identity]]) -> list[str]:
-    """The lines about keys that the start and ``-g`` show."""
-    lines = []
-    for number, (half, identity) in enumerate(identities):
-        lines += key_lines(half.identifier, identity.identity, identity.link, "Service" if number else "Server")
-    return lines
 
 
 class PublishingHalf(Half):
@@ -229,16 +220,7 @@ class NodeDaemon(Daemon):
     def _announce(self, identities: list[tuple[HalfConfig, Identity]]) -> None:
         config = self._config
         notice(self.log, "katzentwist {version}", version=katzentwist.__version__)
-        notice(self.log, WARNING)
-        if config.logging.level == "DEBUG":
-            self.log.warn("Unsafe debug logging is enabled: a log of this level helps those who watch the network.")
-        if native is not None:
-            notice(self.log, "AEZv5 implementation is hardware accelerated.")
-        else:
-            self.log.warn("AEZv5 implementation IS NOT hardware accelerated.")
-            self.log.warn("the native core is missing: packets are processed in Python, many times slower")
-        for line in identity_lines(identities):
-            notice(self.log, "{line}", line=line)
+        announce(self.log, config, identities)
         if any(authority.link_key is None for authority in config.authorities):
             notice(self.log, "no LinkPublicKey of the authority is configured: any link key is accepted from it")
         notice(self.log, "Sphinx geometry:\n{geometry}", geometry=config.geometry.toml())

@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 from typing import NoReturn
 
+import attrs
 from twisted.application.service import IService
+from twisted.logger import Logger
 
 from katzentwist.config.node import NodeConfig
 from katzentwist.config.schema import Report
 from katzentwist.errors import KatzentwistError
-from katzentwist.mix.service import NodeDaemon, identity_lines, load_identities
+from katzentwist.mix.announcement import announce
+from katzentwist.mix.service import NodeDaemon, load_identities
 from katzentwist.node.extras import load_node
+from katzentwist.node.logging import LogFile
 from katzentwist.node.startup import epochs_of
 from katzentwist.node.tapbase import GeneratingOptions, die, read_config
 
@@ -30,13 +34,18 @@ def load(text: str) -> tuple[NodeConfig | None, Report]:
 
 
 def generate(config: NodeConfig) -> NoReturn:
-    """``-g``: make the missing keys, show them, end."""
+    """``-g``: make the missing keys, show them as the start does (whatever the level), end."""
     os.umask(0o077)
     try:
-        lines = identity_lines(load_identities(config))
+        identities = load_identities(config)
+        logs = [LogFile(attrs.evolve(config.logging, disable=False, file="", level="NOTICE"))]
+        if config.logging.file and not config.logging.disable:
+            logs.append(LogFile(config.logging))
     except (KatzentwistError, OSError) as e:
         die(f"failed to spawn server instance: {e}")
-    print("\n".join(lines))  # noqa: T201
+    for log in logs:
+        announce(Logger("server", observer=log), config, identities)
+        log.close()
     raise SystemExit(0)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from katzentwist.config import toml
+from katzentwist.crypto import kem, keys, sign
 from katzentwist.testnet.plan import Network, Shape, generate
 from tests.e2e.processes import twistd
 
@@ -201,14 +203,39 @@ class CommandLineTests(SynchronousTestCase):
         self.assertIn("unrecognised configuration keys: Debug.Foo", done.stderr)
 
     def test_generate_only(self) -> None:
-        """-g makes the missing keys and prints the same lines each time; it opens nothing."""
+        """-g makes the missing keys and prints the same lines each time, in their order; it opens nothing."""
         for path in (self.folder / "provider1").rglob("*.pem"):
             path.unlink()
         provider = next(n for n in self.network.nodes if n.name == "provider1").config
         first = self.run_mix("-f", str(provider), "-g")
         again = self.run_mix("-f", str(provider), "-g")
-        self.assertEqual((first.returncode, first.stdout), (0, again.stdout))
-        for needle in ("Server identifier is: 'provider1'", "Service identity public key is: "):
-            self.assertIn(needle, first.stdout)
+        self.assertEqual(first.returncode, 0, first.stderr)
+        stamp, said = r"(?m)^\d\d:\d\d:\d\d\.\d\d\d ", []
+        for done in (first, again):
+            self.assertEqual(len(re.findall(stamp, done.stdout)), len(done.stdout.splitlines()))
+            lines = re.sub(stamp, "", done.stdout).splitlines()
+            said.append([line for line in lines if "native core is missing" not in line])
+        self.assertEqual(said[0], said[1])
+        expected = [
+            "NOTI server: katzentwist is experimental",
+            "(NOTI|WARN) server: AEZv5 implementation (IS NOT|is) hardware accelerated",
+        ]
+        for who, name, folder in (("Server", "provider1", ""), ("Service", "provider1-service", "service")):
+            identity, link = (
+                keys.decode_public(scheme, (self.folder / "provider1" / folder / f"{stem}.public.pem").read_text())
+                for stem, scheme in (("identity", sign.by_name("Ed25519")), ("link", kem.by_name("xwing")))
+            )
+            expected += [
+                f"NOTI server: {who} {line}"
+                for line in (
+                    f"identifier is: '{name}'$",
+                    f"identity public key is: {identity.hex().upper()}$",
+                    f"link public key is: {link.hex().upper()}$",
+                    f"identity public key hash is: {keys.identity_hash(identity).hex()}$",
+                    f"link public key hash is: {keys.identity_hash(link).hex()}$",
+                )
+            ]
+        for line, pattern in zip(said[0], expected, strict=True):
+            self.assertRegex(line, pattern)
         self.assertFalse((self.folder / "provider1" / "spool.db").exists())
         self.assertEqual((self.folder / "provider1" / "identity.public.pem").stat().st_mode & 0o777, 0o600)
