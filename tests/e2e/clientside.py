@@ -22,7 +22,7 @@ from katzentwist.config import toml
 from katzentwist.testnet.children import Child
 from katzentwist.testnet.plan import Node, Shape
 from katzentwist.thin.blocking import ThinClient
-from tests.e2e.processes import LiveNetwork, environment, metrics, wait_for
+from tests.e2e.processes import ROOT, LiveNetwork, environment, metrics, wait_for
 from tests.e2e.sharing import find_our_python
 
 PUBLISHED = "katzenpost-thinclient==0.0.25"
@@ -36,7 +36,7 @@ TWO_EPOCHS = 150.0
 class ClientSide:
     """A network, and the daemons that were started on it; a context manager.
 
-    Its first Provider has a service ``record``, which writes down what it gets.
+    Its first Provider has a service ``record``, which writes down what it gets, and ``http``, the proxy of examples/.
 
     :ivar recorded: where that is.
     """
@@ -47,7 +47,7 @@ class ClientSide:
         self.recorded = self.live.folder / "recorded"
         self._daemons: list[Daemon] = []
         find_our_python()
-        self.live.edit("provider1", self._add_recorder)
+        self.live.edit("provider1", self._add_services)
         try:
             self.live.start()
         except BaseException:
@@ -60,13 +60,14 @@ class ClientSide:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _add_recorder(self, tables: dict[str, Any]) -> None:
-        recorder = {
-            "Capability": "record",
-            "Endpoint": "+record",
-            "Command": str(Path(__file__).parent / "recorder.py"),
-        }
-        tables["Provider"]["CBORPluginKaetzchen"] = [{**recorder, "Config": {"file": str(self.recorded)}}]
+    def _add_services(self, tables: dict[str, Any]) -> None:
+        def plugin(name: str, command: Path, **config: str) -> dict[str, Any]:
+            return {"Capability": name, "Endpoint": f"+{name}", "Command": str(command), "Config": config}
+
+        tables["Provider"]["CBORPluginKaetzchen"] = [
+            plugin("record", Path(__file__).parent / "recorder.py", file=str(self.recorded)),
+            plugin("http", ROOT / "examples" / "http_proxy_service.py", host="127.0.0.1"),
+        ]
 
     def close(self) -> None:
         """End everything."""

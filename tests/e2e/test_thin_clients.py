@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import base64
+import http.client
+import http.server
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,6 +24,22 @@ from tests.e2e.processes import ROOT, cli, environment, twistd, wait_for
 from tests.vectorfiles import load
 
 EXAMPLES = ROOT / "examples"
+
+
+class WebPages(http.server.BaseHTTPRequestHandler):
+    """Says what it was asked; one page is missing, one is long."""
+
+    def do_GET(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.send_response(404 if self.path == "/missing" else 200)
+        self.send_header("X-Colour", str(self.headers.get("X-Colour")))
+        self.end_headers()
+        self.wfile.write(f"{self.command} {self.path} ".encode() + body + b"x" * (5000 if self.path == "/long" else 0))
+
+    do_POST = do_GET
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
 
 
 class PublishedTests(ClientSideCase):
@@ -147,6 +166,47 @@ class OwnTests(ClientSideCase):
                 output, _ = process.communicate(timeout=150)
                 self.assertEqual(process.returncode, 0, output)
                 self.assertIn(expected[name], output)
+
+    def test_http_proxy(self) -> None:
+        """The pair of examples: status, headers and bodies go through; what does not fit is said (client 16.6)."""
+
+        def ask(method: str, url: str, body: bytes | None = None) -> tuple[int, str | None, bytes]:
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+            connection.request(method, url, body, {"X-Colour": "blue"})
+            response = connection.getresponse()
+            return response.status, response.getheader("X-Colour"), response.read()
+
+        script = str(EXAMPLES / "http_proxy_client.py")
+        web = http.server.ThreadingHTTPServer(("127.0.0.1", 0), WebPages)
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        pages = f"http://127.0.0.1:{web.server_port}"
+        with self.side.daemon() as daemon:
+            proxy = subprocess.Popen(
+                [sys.executable, script, str(daemon.thin), "--port", "0", "--patience", "5"],
+                env=environment(),
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            assert proxy.stdout is not None
+            try:
+                port = int(proxy.stdout.readline().rpartition(":")[2])
+                self.assertEqual(ask("GET", f"{pages}/a?b=c"), (200, "blue", b"GET /a?b=c "))
+                self.assertEqual(ask("POST", f"{pages}/form", b"x=1"), (200, "blue", b"POST /form x=1"))
+                self.assertEqual(ask("GET", f"{pages}/missing")[0], 404)
+                self.assertEqual(ask("GET", f"{pages}/long")[0], 502)
+                for status, text in (
+                    (ask("POST", f"{pages}/form", bytes(3000)), b"too large"),
+                    (ask("GET", "http://localhost/"), b"no reply in 5 s"),
+                    (ask("CONNECT", "127.0.0.1:443"), b"tunnels"),
+                ):
+                    self.assertEqual(status[0], 500)
+                    self.assertIn(text, status[2])
+            finally:
+                proxy.terminate()
+                proxy.wait()
+                proxy.stdout.close()
+                web.shutdown()
+                web.server_close()
 
     def test_tools(self) -> None:
         """ping --thin, consensus --thin, and ping and consensus by themselves."""
