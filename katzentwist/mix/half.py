@@ -11,8 +11,8 @@ from typing import Any
 
 from zope.interface import implementer
 
-from katzentwist.config.node import Half as HalfConfig
-from katzentwist.config.node import Kind
+from katzentwist.config.halves import Half as HalfConfig
+from katzentwist.config.halves import Kind
 from katzentwist.errors import PKIError, SphinxError
 from katzentwist.logger import ModuleLogger
 from katzentwist.mix.decoy import DecoySource
@@ -79,7 +79,7 @@ class Half:
             max_delay=3 * runtime.epochs.period,
             slack=runtime.debug.scheduler_slack / 1000,
             burst=max(1, runtime.debug.scheduler_max_burst),
-            known_hop=self.connector.__contains__,
+            hop=self.connector.hop,
             dropped=self._drop,
         )
         self.pipeline = Pipeline(

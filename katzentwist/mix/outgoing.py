@@ -296,9 +296,10 @@ class Connector:
     def __iter__(self) -> Iterator[OutgoingLink]:
         return iter(list(self._links.values()))
 
-    def __contains__(self, node: bytes) -> bool:
-        """Whether there is a link to this node, established or not."""
-        return node in self._links
+    def hop(self, node: bytes) -> bytes | None:
+        """Our own copy of the id of a node to which there is a link, established or not."""
+        link = self._links.get(node)
+        return link.descriptor.id if link is not None else None
 
     def start(self) -> None:
         """Begin to dial."""

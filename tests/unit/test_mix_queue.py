@@ -31,7 +31,7 @@ def scheduler(limit: int = 0, burst: int = 100) -> tuple[Scheduler, Counter]:
 
     queue = MemoryQueue(SeededRandom(1), dropped, limit)
     made = Scheduler(
-        queue=queue, max_delay=60.0, slack=0.45, burst=burst, known_hop=lambda n: n in (b"a", b"b"), dropped=dropped
+        queue=queue, max_delay=60.0, slack=0.45, burst=burst, hop={b"a": b"a", b"b": b"b"}.get, dropped=dropped
     )
     return made, drops
 

@@ -1,0 +1,78 @@
+"""The client daemon at a high LambdaP: what a packet costs it.
+
+    python benchmarks/pace.py --lambda-p 0.1      # one packet in 10 ms
+
+A network of real processes with a gateway, three mixes, a service node and a client daemon without applications: every
+tick builds and sends a decoy loop, whose reply comes back. The packets are counted by the gateway.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from _measure import best_us
+from _surroundings import Usage
+
+from katzentwist.crypto import nike
+from katzentwist.testnet.plan import Shape
+from tests.e2e.processes import LiveNetwork, metrics, wait_for
+
+REQUESTS = re.compile(r'katzenpost_incoming_requests_total\{.*command="\*commands\.(\w+)".*\}')
+
+
+def requests(net: LiveNetwork) -> dict[str, float]:
+    """Commands that the gateway received, by type."""
+    series = metrics(net.node("gateway1"))
+    return {match[1]: value for name, value in series.items() if (match := REQUESTS.fullmatch(name))}
+
+
+def run(net: LiveNetwork, seconds: float, warmup: float) -> dict[str, Any]:
+    """Watch the daemon."""
+    net.start()
+    net.children.add(net.network.daemon())
+    wait_for("the daemon to connect", lambda: metrics(net.node("gateway1")).get("katzenpost_clients"))
+    time.sleep(warmup)
+    usage = Usage(net.child("client").process.pid)
+    begin, cpu, counts = time.monotonic(), usage.cpu(), requests(net)
+    time.sleep(seconds)
+    spent, wall, after = usage.cpu() - cpu, time.monotonic() - begin, requests(net)
+    taken = after.get("MessageDelivered", 0) - counts.get("MessageDelivered", 0)
+    # Each loop comes to the gateway twice: from the client, and from the last layer; then the client acknowledges it.
+    sent = after["SendPacket"] - counts["SendPacket"] - taken
+    x25519 = nike.by_name("x25519")
+    one = best_us(lambda: x25519.derive(bytes(range(32)), bytes([9]) + bytes(31)))
+    return {
+        "packets sent per second": round(sent / wall, 1),
+        "replies taken per second": round(taken / wall, 1),
+        "cpu us per packet built and sent, its reply taken": round(spent / sent * 1e6),
+        "in X25519 multiplications": round(spent / sent * 1e6 / one, 1),
+        "cpu share": round(spent / wall, 3),
+        "memory MiB": round(usage.memory() / 2**20, 1),
+        "drops in the network": net.drops(),
+    }
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--lambda-p", type=float, default=0.1, help="packets per ms")
+    parser.add_argument("--seconds", type=float, default=20)
+    parser.add_argument("--warmup", type=float, default=5)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    args = parser.parse_args()
+    rates = {"lambda_p": args.lambda_p, "lambda_l": 0.0001, "lambda_m": 0.0, "mu": 0.05}
+    with LiveNetwork(Shape(providers=0, gateways=1, service_nodes=1, epoch="5m", **rates)) as net:
+        figures = run(net, args.seconds, args.warmup)
+    print(json.dumps(figures, indent=2) if args.json else "\n".join(f"{k}: {v}" for k, v in figures.items()))
+
+
+if __name__ == "__main__":
+    main()
