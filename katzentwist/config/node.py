@@ -6,19 +6,14 @@ is one half, a Provider is a gateway half and a service half in one process (spe
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import PurePosixPath
 
 import attrs
 
 from katzentwist.config import schema, toml
 from katzentwist.config.addresses import (
-    DEFAULT_NODE_PORT,
-    Address,
-    alternative_addresses,
     check_hostport,
-    is_public,
     parse_url,
 )
 from katzentwist.config.common import (
@@ -36,7 +31,8 @@ from katzentwist.config.common import (
     resolve_logging,
 )
 from katzentwist.config.debug import Debug, resolve_debug
-from katzentwist.config.names import MAX_NAME, UserNames, normalize_identifier
+from katzentwist.config.halves import Half, HalfResolver, Kind, modern_spelling
+from katzentwist.config.names import UserNames
 from katzentwist.config.nodetables import (
     GatewayTable,
     ManagementTable,
@@ -58,35 +54,11 @@ from katzentwist.config.services import (
     resolve_user_db,
 )
 from katzentwist.crypto import kem, keys, sign
-from katzentwist.errors import ConfigError, CryptoError
+from katzentwist.errors import ConfigError
 from katzentwist.sphinx import Geometry
 
-REACHABLE = ("tcp4", "tcp6", "quic")
-"""Transports by which nodes dial each other."""
 ReadFile = Callable[[str], str]
 """Text of a file by absolute path; raises OSError."""
-
-
-class Kind(enum.Enum):
-    """What a half of a node is."""
-
-    MIX = "mix"
-    GATEWAY = "gateway"
-    SERVICE = "service"
-
-
-@attrs.frozen(kw_only=True)
-class Half:
-    """One identity of the process: what it advertises and where it listens."""
-
-    kind: Kind
-    identifier: str
-    key_dir: str
-    addresses: tuple[Address, ...]
-    listen: tuple[Address, ...]
-    alternatives: Mapping[str, tuple[str, ...]] = attrs.field(factory=dict)
-    only_alternatives: bool = False
-    identity_key: bytes | None = attrs.field(default=None, repr=False)
 
 
 @attrs.frozen(kw_only=True)
@@ -178,7 +150,7 @@ class _Resolver:
         scheme = known_signature_scheme(
             server.signature_scheme or ("Ed25519" if self.older else ""), "Server.PKISignatureScheme", report
         )
-        halves = self.halves(scheme)
+        halves = HalfResolver(self.file, self.server, report, self.older, self.local_ips).halves(scheme)
         provider = file.provider or ProviderTable()
         gateway, service_node = file.gateway or GatewayTable(), file.service_node or ServiceNodeTable()
         users = user_db = spool_db = None
@@ -221,198 +193,6 @@ class _Resolver:
             users=users,
             user_db=user_db,
             spool_db=spool_db,
-        )
-
-    # The node's identities -----------------------------------------------------------------------------------------
-
-    def halves(self, scheme: str) -> tuple[Half, ...]:
-        server = self.server
-        self.check_kinds()
-        identifier = self.identifier(server.identifier, "Server.Identifier", "config: Server: Identifier is not set")
-        addresses = self.addresses(server.addresses, "Server.Addresses")
-        bind = self.urls(server.bind_addresses, "Server.BindAddresses")
-        kind = (
-            Kind.GATEWAY if server.is_provider or server.is_gateway else Kind.SERVICE if server.is_service else Kind.MIX
-        )
-        first = Half(
-            kind=kind,
-            identifier=identifier,
-            key_dir=server.data_dir,
-            addresses=addresses,
-            listen=bind or addresses,
-            alternatives=self.alternatives(),
-            only_alternatives=server.only_alt,
-            identity_key=self.identity_key(scheme),
-        )
-        for address in first.listen:
-            if address.scheme == "onion":
-                self.unworkable(
-                    f"can not listen on {address.url!r}; name the local address in BindAddresses", "Server.Addresses"
-                )
-        if not server.is_provider:
-            return (first,)
-        return first, self.service_half(first, bool(server.bind_addresses))
-
-    def check_kinds(self) -> None:
-        server, file, report = self.server, self.file, self.report
-        if server.is_provider and (server.is_gateway or server.is_service):
-            report.error(
-                "IsProvider can not stand beside IsGatewayNode or IsServiceNode; choose one", "Server.IsProvider"
-            )
-        elif server.is_gateway and server.is_service:
-            report.error(
-                "IsGatewayNode and IsServiceNode can not both be true: no network takes such a node; use IsProvider",
-                "Server.IsServiceNode",
-            )
-        for table, name, flag, text in (
-            (file.provider, "Provider", server.is_provider, "config: Provider block set when not a Provider"),
-            (file.gateway, "Gateway", server.is_gateway, "config: Gateway block set when not a Gateway"),
-            (
-                file.service_node,
-                "ServiceNode",
-                server.is_service,
-                "config: Service node block set when not a Service node",
-            ),
-        ):
-            if table is not None and not flag:
-                report.error(text, name)
-
-    def identifier(self, text: str, path: str, missing: str) -> str:
-        if not text:
-            self.report.error(missing, path)
-            return ""
-        try:
-            return normalize_identifier(text)
-        except ConfigError as e:
-            self.report.error(f"config: {e}", path)
-            return ""
-
-    def urls(self, texts: Iterable[str], path: str) -> tuple[Address, ...]:
-        """Checked URLs; in the older shape also ``ip:port``, ``http://`` (QUIC) and, as tcp, ``tcp4://`` and ``tcp6://``."""
-        listed = tuple(texts)
-        if self.older:
-            listed = tuple(self.modern_spelling(t) for t in listed)
-        return parse_addresses(listed, path, self.server.allow_hostnames, self.report)
-
-    @staticmethod
-    def modern_spelling(text: str) -> str:
-        if "://" not in text:
-            return f"tcp://{text}"
-        scheme, _, rest = text.partition("://")
-        return f"quic://{rest}" if scheme.lower() == "http" else text
-
-    def addresses(self, texts: tuple[str, ...] | None, path: str) -> tuple[Address, ...]:
-        if texts is None:
-            public = next((ip for ip in self.local_ips if is_public(ip)), None)
-            if public is None:
-                self.report.error("no globally routable IPv4 addresses found; write the node's address", path)
-                return ()
-            return (Address("tcp", public, DEFAULT_NODE_PORT),)
-        if not texts:
-            self.report.error("is an empty list; write at least one address", path)
-        found = self.urls(texts, path)
-        if self.older:
-            return tuple(a.with_scheme("tcp") if a.scheme in ("tcp4", "tcp6") else a for a in found)
-        for address in found:
-            if address.scheme in ("tcp4", "tcp6"):
-                self.unworkable(f'address "{address.url}" can not be advertised; write tcp://', path)
-        return found
-
-    def unworkable(self, why: str, path: str) -> None:
-        """What v0.0.99 takes when it loads the file, and refuses when it starts with it; so do we (spec: node 12.1)."""
-        if self.older:
-            self.report.error(why, path)
-        else:
-            self.report.warn(f"{path}: {why}; the start will fail")
-
-    def alternatives(self) -> dict[str, tuple[str, ...]]:
-        """What AltAddresses add to the descriptor; those of a v0.0.99 [Gateway] add nothing (spec: node 2.3)."""
-        out: dict[str, tuple[str, ...]] = {}
-        provider = self.file.provider or ProviderTable()
-        for table, where in (
-            (self.server.alt_addresses, "Server.AltAddresses"),
-            (provider.alt_addresses, "Provider.AltAddresses"),
-        ):
-            try:
-                found, warnings = alternative_addresses(table, where)
-            except ConfigError as e:
-                self.report.error(f"config: Provider: {e}", where)
-                continue
-            self.report.warnings.extend(warnings)
-            for transport, urls in found.items():
-                if where.startswith("Provider") and transport in ("tcp4", "tcp6", "quic"):
-                    self.report.error(
-                        f"config: Provider: AltAddress is overriding internal transport: {transport}", where
-                    )
-                elif transport in out:
-                    self.report.error(f"transport {transport!r} stands in both AltAddresses tables", where)
-                else:
-                    out[transport] = urls
-        if self.server.only_alt and not out:
-            self.report.error(
-                "Descriptor address map is zero size: OnlyAdvertiseAltAddresses without AltAddresses",
-                "Server.OnlyAdvertiseAltAddresses",
-            )
-        elif self.server.only_alt and not out.keys() & set(REACHABLE):
-            self.report.warn(
-                f"OnlyAdvertiseAltAddresses: without one of {', '.join(REACHABLE)} no other node can reach this one"
-            )
-        return out
-
-    def identity_key(self, scheme: str) -> bytes | None:
-        """[Debug] IdentityKey: seed, or seed and public key, in hex, base64 or PEM."""
-        text = self.file.debug.identity_key if self.file.debug else ""
-        if not text or not scheme:
-            return None
-        try:
-            signer = sign.by_name(scheme)
-            raw = keys.decode_private(signer, text) if "-----BEGIN" in text else parse_key(text, (32, 64))
-            private, public = signer.keypair_from_seed(raw[:32])
-            if len(raw) == 64 and raw[32:] != public:
-                raise ConfigError("the public half does not belong to the seed")
-        except (ConfigError, CryptoError) as e:
-            self.report.error(str(e), "Debug.IdentityKey")
-            return None
-        self.report.warn("IdentityKey should NOT be used for production deployments.")
-        return private
-
-    def service_half(self, gateway: Half, bind_given: bool) -> Half:
-        """The second identity of a Provider (spec: provider 11.4)."""
-        table, report = self.file.provider or ProviderTable(), self.report
-        name = table.service_identifier or f"{gateway.identifier}-service"
-        if not table.service_identifier and len(name) > MAX_NAME:
-            report.error(
-                f"'{name}' is longer than {MAX_NAME} bytes; choose a name with ServiceIdentifier",
-                "Provider.ServiceIdentifier",
-            )
-            name = "service"
-        name = self.identifier(name, "Provider.ServiceIdentifier", "is empty")
-        if name and name == gateway.identifier:
-            report.error("must differ from Identifier", "Provider.ServiceIdentifier")
-        try:
-            if table.service_addresses is not None:
-                addresses = self.addresses(table.service_addresses, "Provider.ServiceAddresses")
-            else:
-                addresses = tuple(a.next_port() for a in gateway.addresses if a.scheme != "onion")
-            if table.service_bind_addresses is not None:
-                bind = self.urls(table.service_bind_addresses, "Provider.ServiceBindAddresses")
-            else:
-                bind = tuple(a.next_port() for a in gateway.listen) if bind_given else ()
-        except ConfigError as e:
-            report.error(str(e), "Provider.ServiceAddresses")
-            addresses = bind = ()
-        listen = bind or addresses
-        for address in listen:
-            if any(
-                (a.hostport, a.scheme == "quic") == (address.hostport, address.scheme == "quic") for a in gateway.listen
-            ):
-                report.error(f"{address.url!r} is also an address of the gateway half", "Provider.ServiceAddresses")
-        return Half(
-            kind=Kind.SERVICE,
-            identifier=name,
-            key_dir=str(PurePosixPath(self.server.data_dir) / "service"),
-            addresses=addresses,
-            listen=listen,
         )
 
     # Everything else of the file -----------------------------------------------------------------------------------
@@ -464,7 +244,7 @@ class _Resolver:
     def nonvoting(self, table: NonvotingTable, scheme: str, wire_kem: str) -> Authority | None:
         before = len(self.report.errors)
         try:
-            address = parse_url(self.modern_spelling(table.address)) if table.address else None
+            address = parse_url(modern_spelling(table.address)) if table.address else None
             if address is None:
                 raise ConfigError("is not set")
         except ConfigError as e:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.logger import Logger
 
-from katzentwist.config.node import Half as HalfConfig
+from katzentwist.config.halves import Half as HalfConfig
 from katzentwist.config.node import NodeConfig
 from katzentwist.crypto.native import native
 from katzentwist.logger import notice

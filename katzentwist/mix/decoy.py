@@ -22,7 +22,7 @@ import attrs
 from twisted.python.failure import Failure
 
 from katzentwist.clock import Epochs
-from katzentwist.config.node import Kind
+from katzentwist.config.halves import Kind
 from katzentwist.errors import SphinxError
 from katzentwist.logger import ModuleLogger
 from katzentwist.mix.drops import DropReason, drop

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 
 import attrs
 
-from katzentwist.config.node import Kind
+from katzentwist.config.halves import Kind
 from katzentwist.errors import PKIError
 from katzentwist.pki.descriptor import Descriptor
 from katzentwist.pki.document import LAYER_GATEWAY, LAYER_SERVICE, Document, SignedDocument

@@ -13,7 +13,7 @@ from typing import Final
 
 from twisted.python.failure import Failure
 
-from katzentwist.config.node import Kind as NodeKind
+from katzentwist.config.halves import Kind as NodeKind
 from katzentwist.logger import ModuleLogger
 from katzentwist.mix.drops import DropReason, drop
 from katzentwist.mix.ends import EndedPacket

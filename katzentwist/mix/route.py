@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 
-from katzentwist.config.node import Kind as NodeKind
+from katzentwist.config.halves import Kind as NodeKind
 from katzentwist.mix.drops import DropReason
 from katzentwist.sphinx.commands import Kind
 

@@ -15,8 +15,9 @@ import katzentwist
 from katzentwist.clock import Epochs, SystemClock
 from katzentwist.config.addresses import descriptor_map
 from katzentwist.config.debug import with_runtime
-from katzentwist.config.node import Half as HalfConfig
-from katzentwist.config.node import Kind, NodeConfig
+from katzentwist.config.halves import Half as HalfConfig
+from katzentwist.config.halves import Kind
+from katzentwist.config.node import NodeConfig
 from katzentwist.config.schema import Report
 from katzentwist.crypto import kem
 from katzentwist.errors import ConfigError, KatzentwistError

@@ -9,7 +9,8 @@ from typing import Final
 from katzentwist.config import client, node
 from katzentwist.config.addresses import Address
 from katzentwist.config.client import ClientConfig
-from katzentwist.config.node import Kind, NodeConfig
+from katzentwist.config.halves import Kind
+from katzentwist.config.node import NodeConfig
 from katzentwist.config.schema import Report
 from katzentwist.node.startup import local_ips, read_text
 

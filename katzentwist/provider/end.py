@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from katzentwist.config.node import Kind as NodeKind
+from katzentwist.config.halves import Kind as NodeKind
 from katzentwist.errors import SphinxError
 from katzentwist.logger import ModuleLogger
 from katzentwist.mix.drops import DropReason, drop

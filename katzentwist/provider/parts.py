@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import attrs
 
-from katzentwist.config.node import Kind, NodeConfig
+from katzentwist.config.halves import Kind
+from katzentwist.config.node import NodeConfig
 from katzentwist.config.services import Service
 from katzentwist.errors import ConfigError
 from katzentwist.interfaces import IKaetzchen

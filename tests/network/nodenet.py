@@ -19,8 +19,8 @@ from twisted.internet.task import Clock
 from katzentwist.config.authority import Parameters
 from katzentwist.config.common import Authority
 from katzentwist.config.debug import resolve_debug, with_runtime
-from katzentwist.config.node import Half as HalfConfig
-from katzentwist.config.node import Kind
+from katzentwist.config.halves import Half as HalfConfig
+from katzentwist.config.halves import Kind
 from katzentwist.config.services import Service
 from katzentwist.config.whitelist import GATEWAY, MIX, SERVICE, Member
 from katzentwist.crypto.keys import identity_hash

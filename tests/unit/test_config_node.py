@@ -7,7 +7,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from katzentwist.config import node
 from katzentwist.config.addresses import descriptor_map
 from katzentwist.config.debug import Debug, resolve_debug, with_runtime
-from katzentwist.config.node import Kind, NodeConfig
+from katzentwist.config.halves import Kind
+from katzentwist.config.node import NodeConfig
 from katzentwist.config.nodetables import DebugTable
 from katzentwist.errors import ConfigError
 from tests.vectorfiles import load

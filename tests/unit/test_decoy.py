@@ -13,7 +13,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from katzentwist.clock import Epochs
-from katzentwist.config.node import Kind
+from katzentwist.config.halves import Kind
 from katzentwist.errors import SphinxError
 from katzentwist.mix.decoy import DecoyCore, DecoySource, make_packet
 from katzentwist.mix.drops import DropReason

@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
-from katzentwist.config.node import Kind as NodeKind
+from katzentwist.config.halves import Kind as NodeKind
 from katzentwist.errors import PKIError, SphinxError
 from katzentwist.mix.drops import DropReason
 from katzentwist.mix.peers import Direction, Neighbours, Self, View, view_of

@@ -10,7 +10,7 @@ from typing import Any
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from katzentwist.config.node import Kind as NodeKind
+from katzentwist.config.halves import Kind as NodeKind
 from katzentwist.mix.ends import EndedPacket
 from katzentwist.mix.mixkeys import MixKeys
 from katzentwist.mix.pipeline import BATCH, INBOUND_LIMIT, Pipeline

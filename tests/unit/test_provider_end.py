@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from katzentwist.config.node import Kind as NodeKind
+from katzentwist.config.halves import Kind as NodeKind
 from katzentwist.mix.ends import EndedPacket
 from katzentwist.provider import end
 from katzentwist.provider.end import PacketEnd
