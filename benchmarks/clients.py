@@ -1,20 +1,22 @@
-"""Idle clients at a gateway: memory for each, and whether heartbeats come in time.
+"""Idle clients at a gateway: memory for each, whether heartbeats come in time, and what it costs when many come back.
 
-python benchmarks/clients.py --clients 5000
+python benchmarks/clients.py --clients 5000 --reconnect 500
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import resource
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from _surroundings import GEOMETRY, HOST, KEM, SIZES, Usage, _sleep
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredList
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from katzentwist.clock import SystemClock
@@ -24,6 +26,7 @@ from katzentwist.net.dialling import dial
 from katzentwist.net.owner import Context, ILink, LinkOwner
 from katzentwist.net.tcp import Transports
 from katzentwist.net.workers import ThreadWorkers
+from katzentwist.provider.pusher import HEARTBEAT
 from katzentwist.randomness import SystemRandom
 from katzentwist.testnet.plan import Shape
 from katzentwist.wire import Command, SessionConfig, SessionKind
@@ -43,6 +46,7 @@ class Client(LinkOwner):
 
     def established(self, link: ILink) -> None:
         """Silence counts from here."""
+        self.link = link
         self.last = time.monotonic()
 
     def commandReceived(self, link: ILink, command: Command) -> None:
@@ -55,9 +59,22 @@ class Client(LinkOwner):
         self.gone = True
 
 
-async def run(net: LiveNetwork, count: int, seconds: float) -> dict[str, Any]:
-    """Connect *count* clients and watch them for *seconds*."""
-    random, workers = SystemRandom(), ThreadWorkers(reactor)
+def allow_files(count: int) -> None:
+    """Raise the soft limit of open files to what so many connections need.
+
+    :raises SystemExit: the host does not allow it.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count + 500
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        if hard != resource.RLIM_INFINITY and hard < wanted:
+            raise SystemExit(f"{count} clients need {wanted} open files, and the host allows {hard} (ulimit -Hn)")
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+async def run(net: LiveNetwork, count: int, seconds: float, reconnect: int) -> dict[str, Any]:
+    """Connect *count* clients and watch them for *seconds*; then *reconnect* of them come back in the same moment."""
+    random, workers, transports = SystemRandom(), ThreadWorkers(reactor), Transports(reactor)
     workers.start()
     context = Context(reactor=reactor, clock=SystemClock(), random=random, workers=workers)
     node = net.node("gateway1")
@@ -68,21 +85,23 @@ async def run(net: LiveNetwork, count: int, seconds: float) -> dict[str, Any]:
     clients = [Client() for _ in range(count)]
     began = time.monotonic()
 
+    def session() -> SessionConfig:
+        private, public = scheme.generate(random)
+        return SessionConfig(
+            kem=scheme,
+            private=private,
+            public=public,
+            additional_data=random.bytes(16).hex().encode(),
+            kind=SessionKind.MIXNET,
+            sizes=SIZES,
+            accepts=CLIENT,
+            handshake_timeout=60.0,
+            read_timeout=None,
+        )
+
     async def connect(some: list[Client]) -> None:
         for client in some:
-            private, public = scheme.generate(random)
-            config = SessionConfig(
-                kem=scheme,
-                private=private,
-                public=public,
-                additional_data=random.bytes(16).hex().encode(),
-                kind=SessionKind.MIXNET,
-                sizes=SIZES,
-                accepts=CLIENT,
-                handshake_timeout=60.0,
-                read_timeout=None,
-            )
-            await dial(context, Transports(reactor), address, config, client)
+            await dial(context, transports, address, session(), client)
 
     work = [Deferred.fromCoroutine(connect(clients[i::AT_ONCE])) for i in range(AT_ONCE)]
     for one in work:
@@ -92,6 +111,13 @@ async def run(net: LiveNetwork, count: int, seconds: float) -> dict[str, Any]:
     idle_cpu = usage.cpu()
     await _sleep(seconds)
     idle_cpu = usage.cpu() - idle_cpu
+    silence, lost = max(c.longest for c in clients), sum(c.gone for c in clients)
+    figures: dict[str, Any] = {}
+    if reconnect:
+        figures = await come_back(
+            clients, reconnect, lambda client: dial(context, transports, address, session(), client)
+        )
+        figures["cpu ms per reconnection"] = round((usage.cpu() - cpu - spent - idle_cpu) / reconnect * 1e3, 2)
     workers.stop()
     return {
         "clients": count,
@@ -100,9 +126,30 @@ async def run(net: LiveNetwork, count: int, seconds: float) -> dict[str, Any]:
         "KiB per client": round((memory - before) / count / 1024, 1),
         "gateway memory MiB": round(usage.memory() / 2**20, 1),
         "gateway cpu share while idle": round(idle_cpu / seconds, 3),
-        "longest silence s": round(max(c.longest for c in clients), 2),
-        "lost connections": sum(c.gone for c in clients),
+        "longest silence s": round(silence, 2),
+        "lost connections": lost,
         "packet length": GEOMETRY.packet_length,
+        **figures,
+    }
+
+
+async def come_back(clients: list[Client], count: int, again: Callable[[Client], Deferred[Any]]) -> dict[str, Any]:
+    """The first *count* clients lose their connections and dial in the same moment; the others should not notice."""
+    for client in clients[:count]:
+        client.link.close()
+    await _sleep(1)
+    others = clients[count:]
+    for client in others:
+        client.longest = 0.0
+    began = time.monotonic()
+    results = await DeferredList([again(Client()) for _ in range(count)], consumeErrors=True)
+    took = time.monotonic() - began
+    await _sleep(HEARTBEAT + 2)
+    return {
+        "reconnected at once": sum(good for good, _ in results),
+        "seconds until all were back": round(took, 2),
+        "longest silence of the others s": round(max((c.longest for c in others), default=0.0), 2),
+        "lost connections of the others": sum(c.gone for c in others),
     }
 
 
@@ -110,16 +157,18 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clients", type=int, default=5000)
-    parser.add_argument("--seconds", type=float, default=25)
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--seconds", type=float, default=25, help="to watch them while they are idle")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--reconnect", type=int, default=500, help="so many come back at once at the end")
     args = parser.parse_args()
+    allow_files(args.clients)
     reactor.seconds = time.monotonic
 
     async def go() -> None:
         shape = Shape(providers=0, gateways=1, service_nodes=1, mixes=3, epoch="10m")
         with LiveNetwork(shape) as net:
             net.start()
-            figures = await run(net, args.clients, args.seconds)
+            figures = await run(net, args.clients, args.seconds, min(args.reconnect, args.clients))
         print(json.dumps(figures, indent=2) if args.json else "\n".join(f"{k}: {v}" for k, v in figures.items()))
 
     def start() -> None:

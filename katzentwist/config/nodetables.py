@@ -116,7 +116,7 @@ class DebugTable:
         default=False,
     )
     scheduler_queue_size: int = key(
-        "SchedulerQueueSize", schema.integer, "Most delayed packets; 0: unlimited.", default=0
+        "SchedulerQueueSize", schema.integer, "Most delayed packets; 0: 262144 in memory.", default=0
     )
     scheduler_max_burst: int = key(
         "SchedulerMaxBurst",

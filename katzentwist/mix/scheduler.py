@@ -15,6 +15,9 @@ Entry = tuple[float, int, bytes, bytes]
 """(due time, serial number, id of the next hop, packet)."""
 Dropped = Callable[[DropReason, int], None]
 
+MOST = 1 << 18
+"""Packets in memory where the configuration sets no limit, 0.9 GB: twenty seconds of what one process can forward."""
+
 
 class DelayQueue(Protocol):
     """Where delayed packets are kept, in memory or on disk."""
@@ -53,18 +56,18 @@ def _remove(heap: list[Entry], at: int) -> None:
 
 
 class MemoryQueue:
-    """A heap. With *limit* > 0, one random entry leaves when there are more (the new one included)."""
+    """A heap. One random entry leaves when there are more than *limit* (the new one included); 0: than :data:`MOST`."""
 
     def __init__(self, random: IRandom, dropped: Dropped, limit: int = 0) -> None:
         self._heap: list[Entry] = []
         self._serial = 0
-        self._random, self._dropped, self._limit = random, dropped, limit
+        self._random, self._dropped, self._limit = random, dropped, limit or MOST
 
     def push(self, due: float, next_hop: bytes, packet: bytes) -> None:
         """Add a packet; may drop one as ``scheduler_queue_overflow``."""
         self._serial += 1
         heapq.heappush(self._heap, (due, self._serial, next_hop, packet))
-        if 0 < self._limit < len(self._heap):
+        if len(self._heap) > self._limit:
             _remove(self._heap, self._random.below(len(self._heap)))
             self._dropped(DropReason.SCHEDULER_QUEUE_OVERFLOW, 1)
 

@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from katzentwist.crypto.native import native
 from katzentwist.errors import ConfigError
+from katzentwist.mix import scheduler as scheduler_module
 from katzentwist.mix.drops import DropReason, drop
 from katzentwist.mix.mixkeys import MixKeys
 from katzentwist.mix.replay import ReplaySet
@@ -77,6 +78,14 @@ class SchedulerTests(SynchronousTestCase):
         self.assertEqual(drops, {DropReason.SCHEDULER_QUEUE_OVERFLOW: 25})
         numbers = [int(e[3]) for e in made.queue.pop_due(100.0, 10)]
         self.assertEqual(numbers, sorted(numbers, reverse=True))
+
+    def test_no_limit(self) -> None:
+        """Without a limit of the operator memory is bounded all the same."""
+        self.patch(scheduler_module, "MOST", 5)
+        made, drops = scheduler()
+        for i in range(7):
+            made.enqueue(30.0 - i, b"a", b"", 0.0)
+        self.assertEqual((len(made.queue), drops), (5, {DropReason.SCHEDULER_QUEUE_OVERFLOW: 2}))
 
     def test_burst(self) -> None:
         """At most the burst leaves per turn."""
