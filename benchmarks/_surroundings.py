@@ -6,8 +6,10 @@ under test stands in the middle layer; packets come from layer 0 and leave for l
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -48,11 +50,17 @@ SIZES = CommandSizes(packet_length=GEOMETRY.packet_length, payload_length=32 + G
 UNDER_TEST = "under-test"
 
 
+_PORTS = iter(random.sample(range(10_000, 32_000), 20_000))
+"""Below those that the system gives to whoever dials: hundreds of connections must not take a listener's port."""
+
+
 def free_port() -> int:
-    """A port that is free now."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
+    """A port that is free now, and is not given twice."""
+    for port in _PORTS:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((HOST, port))
+            return port
+    raise SystemExit("no port is free")
 
 
 def new_identity() -> Identity:

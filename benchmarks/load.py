@@ -162,6 +162,8 @@ class Load:
         peak = 0
         storm = around.storm() if args.storm else None
         stormed = ""
+        if args.perf:
+            record(args.perf, process.pid, args.seconds * 0.9)
         done = Deferred.fromCoroutine(self.feed(packets[split:], args.rate, args.seconds))
         while not done.called:
             peak = max(peak, usage.memory())
@@ -225,6 +227,12 @@ def start(command: str, config: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(words, cwd=config.parent, env=environment, stdout=output, stderr=output)
 
 
+def record(file: str, pid: int, seconds: float) -> None:
+    """Let Linux perf sample a process; read the file with ``perf report``."""
+    words = ["perf", "record", "-q", "-g", "-e", "cpu-clock", "-F", "2500", "-o", file, "-p", str(pid)]
+    subprocess.Popen([*words, "--", "sleep", str(seconds)])
+
+
 def scrape(port: int) -> dict[str, int]:
     """Drops by reason."""
     with urllib.request.urlopen(f"http://{HOST}:{port}/metrics", timeout=5) as answer:
@@ -252,6 +260,7 @@ def main() -> None:
     parser.add_argument("--peers", type=int, default=1, help="neighbours on each side")
     parser.add_argument("--mu", type=float, default=0.005, help="rate of the delays, per ms")
     parser.add_argument("--storm", type=int, default=0, metavar="N", help="N more neighbours connect at once, half-way")
+    parser.add_argument("--perf", metavar="FILE", help="let Linux perf record where the node's time goes")
     parser.add_argument("--command", default=TWISTD, help="the node under test; {config} is its file")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
