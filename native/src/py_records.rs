@@ -10,6 +10,18 @@ use std::ops::Range;
 
 pyo3::import_exception!(katzentwist.errors, CryptoError);
 
+/// Less than this is done at once: to let go of the interpreter and to get it back costs more, and wakes other threads.
+const WORTH_LETTING_GO: usize = 1 << 16;
+
+/// Do work over *size* bytes, without the interpreter lock where that pays.
+fn run<T: Send>(py: Python<'_>, size: usize, work: impl FnOnce() -> T + Send) -> T {
+    if size < WORTH_LETTING_GO {
+        work()
+    } else {
+        py.detach(work)
+    }
+}
+
 fn new_key(key: &[u8]) -> PyResult<Key> {
     exactly("record key", key)
         .map(Key::new)
@@ -45,9 +57,8 @@ impl RecordSealer {
         commands: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyBytes>> {
         let commands = collect(commands)?;
-        let out = py
-            .detach(|| self.0.seal(&commands))
-            .map_err(CryptoError::new_err)?;
+        let size = commands.iter().map(|command| command.len()).sum();
+        let out = run(py, size, || self.0.seal(&commands)).map_err(CryptoError::new_err)?;
         Ok(PyBytes::new(py, &out))
     }
 
@@ -59,8 +70,8 @@ impl RecordSealer {
         pad_to: usize,
     ) -> PyResult<Bound<'py, PyBytes>> {
         let packets = collect(packets)?;
-        let out = py
-            .detach(|| self.0.seal_packets(&packets, pad_to))
+        let size = packets.len().saturating_mul(pad_to);
+        let out = run(py, size, || self.0.seal_packets(&packets, pad_to))
             .map_err(CryptoError::new_err)?;
         Ok(PyBytes::new(py, &out))
     }
@@ -96,9 +107,8 @@ impl RecordOpener {
     ) -> PyResult<Bound<'py, PyList>> {
         let data: PyBackedBytes = data.extract()?;
         let opener = &mut self.0;
-        let ranges: Vec<Range<usize>> = py
-            .detach(|| opener.feed(&data))
-            .map_err(CryptoError::new_err)?;
+        let ranges: Vec<Range<usize>> =
+            run(py, data.len(), || opener.feed(&data)).map_err(CryptoError::new_err)?;
         PyList::new(
             py,
             ranges
