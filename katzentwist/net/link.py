@@ -12,6 +12,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IAddress, IDelayedCall, IPushProducer
 from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.tcp import Connection
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -30,6 +31,7 @@ from katzentwist.wire import (
     Phase,
     Session,
     SessionConfig,
+    SessionKind,
     Step,
 )
 from katzentwist.wire.legal import Accepted
@@ -74,10 +76,13 @@ class LinkProtocol(Protocol):
         self._began = 0.0
         self._session: Session
         self._timer: IDelayedCall | None = None
+        self._timer_at = 0.0
         self._write_timer: IDelayedCall | None = None
         self._close_timer: IDelayedCall | None = None
         self._reason: Exception | None = None
         self._closing = False
+        self._fd = -1
+        self._in_burst = False
 
     # For the owner
 
@@ -123,11 +128,14 @@ class LinkProtocol(Protocol):
 
     def pause(self) -> None:
         """See ILink."""
-        self.transport.pauseProducing()
+        if self._in_burst:
+            self._leave_burst()
+        else:
+            self.transport.pauseProducing()
 
     def resume(self) -> None:
         """See ILink."""
-        if not self._closing:
+        if not self._closing and not self._join_burst():
             self.transport.resumeProducing()
 
     def close(self) -> None:
@@ -157,10 +165,36 @@ class LinkProtocol(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Bytes of the peer."""
-        self._feed(lambda: self._session.receive(data, self._context.reactor.seconds()))
+        self._feed(self._session.receive, data, self._context.reactor.seconds())
+
+    def _join_burst(self) -> bool:
+        """Read together with other links from now on, if that can be."""
+        bursts = self._context.bursts
+        if bursts is None or not self.established or not isinstance(self.transport, Connection):
+            return False
+        if not self._in_burst:
+            self.transport.pauseProducing()
+            self._in_burst = True
+            bursts.add(self._fd, self._read, self._failed)
+        return True
+
+    def _leave_burst(self) -> None:
+        if self._in_burst and self._context.bursts is not None:
+            self._in_burst = False
+            self._context.bursts.remove(self._fd)
+
+    def _read(self) -> None:
+        """The burst reader's turn."""
+        data = tcp.read(self.transport)
+        if data:
+            self._feed(self._session.receive, data, self._context.reactor.seconds())
+        elif data is not None:
+            self._leave_burst()
+            self.transport.resumeProducing()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Tell the owner, once."""
+        self._leave_burst()
         self._session.close()
         self._leave_limits()
         for timer in (self._timer, self._write_timer, self._close_timer):
@@ -191,12 +225,12 @@ class LinkProtocol(Protocol):
 
     # Events
 
-    def _feed(self, turn: Callable[[], list[Event]]) -> None:
+    def _feed(self, turn: Callable[..., list[Event]], *args: Any) -> None:
         """Run the session one step further and deliver what happened."""
         if self._closing:
             return
         try:
-            events = turn()
+            events = turn(*args)
         except WireError as error:
             self._flush()
             self._disconnect(error)
@@ -219,6 +253,9 @@ class LinkProtocol(Protocol):
                 if not self._brief:
                     self._leave_limits()
                 self._flush()
+                self._fd = self.transport.fileno() if isinstance(self.transport, Connection) else -1
+                if self._config.kind is SessionKind.MIXNET:
+                    self._join_burst()
                 self._owner.established(self)
             case PeerCredentials():
                 self._wait_for(maybeDeferred(self._owner.authenticate, self, event), self._judged)
@@ -241,7 +278,7 @@ class LinkProtocol(Protocol):
         waiting.addErrback(self._failed)
 
     def _stepped(self, outcome: bytes | HandshakeError) -> None:
-        self._feed(lambda: self._session.step_done(outcome, self._context.reactor.seconds()))
+        self._feed(self._session.step_done, outcome, self._context.reactor.seconds())
 
     def _judged(self, accepted: bool) -> None:
         if self._session.phase is Phase.JUDGING:
@@ -256,22 +293,23 @@ class LinkProtocol(Protocol):
     def _flush(self) -> None:
         data = self._session.data_to_send()
         if data:
-            self.transport.write(data)
+            tcp.write(self.transport, data)
 
     def _arm(self) -> None:
         """Keep one timer; one that is early only looks again, so that traffic does not move it each time."""
         deadline = self._session.next_deadline()
-        if deadline is None:
+        if deadline is None or (self._timer is not None and deadline >= self._timer_at):
             return
+        self._timer_at = deadline
         delay = max(0.0, deadline - self._context.reactor.seconds())
         if self._timer is None:
             self._timer = self._context.reactor.callLater(delay, self._timed)
-        elif deadline < self._timer.getTime():
+        else:
             self._timer.reset(delay)
 
     def _timed(self) -> None:
         self._timer = None
-        self._feed(lambda: self._session.handle_deadline(self._context.reactor.seconds()))
+        self._feed(self._session.handle_deadline, self._context.reactor.seconds())
 
     def _write_timed_out(self) -> None:
         self._write_timer = None
@@ -287,6 +325,7 @@ class LinkProtocol(Protocol):
             return
         self._closing = True
         self._reason = reason
+        self._leave_burst()
         self._session.close()
         self._leave_limits()
         self._close_timer = self._context.reactor.callLater(CLOSE_GRACE, self._abort)

@@ -10,6 +10,7 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import Attribute, Interface, implementer
 
 from katzentwist.clock import IClock
+from katzentwist.net.bursts import BurstReader
 from katzentwist.net.workers import IWorkers
 from katzentwist.randomness import IRandom
 from katzentwist.wire import Command, PeerCredentials
@@ -105,3 +106,4 @@ class Context:
     clock: IClock
     random: IRandom
     workers: IWorkers
+    bursts: BurstReader | None = attrs.field(default=attrs.Factory(lambda self: BurstReader.of(self.reactor), True))

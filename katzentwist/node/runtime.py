@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
 from typing import Any, Final, Generic, TypeVar
 
 import attrs
@@ -48,7 +49,7 @@ class Runtime:
         """The network's geometry."""
         return self.config.geometry
 
-    @property
+    @cached_property
     def context(self) -> Context:
         """What links need."""
         return Context(reactor=self.reactor, clock=self.clock, random=self.random, workers=self.workers)

@@ -211,7 +211,9 @@ class Session:
 
     def data_to_send(self) -> bytes:
         """Bytes for the peer; each is returned once."""
-        data = b"".join(self._out)
+        if not self._out:
+            return b""
+        data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
         self._out.clear()
         return data
 
@@ -375,35 +377,34 @@ class Session:
             events.append(Established(peer=self.peer))
             frames = frames[1:]
         packets: list[bytes] = []
+        header, size, may_come = self._packet_header, self._config.sizes.up, self._packets_may_come()
         for frame in frames:
-            item = self._packet_or_command(frame)
-            if isinstance(item, bytes):
-                packets.append(item)
+            if may_come and len(frame) == size and frame.startswith(header):
+                packets.append(frame[commands.HEADER :])  # without making an object of each SendPacket
+                continue
+            command = self._command(frame)
+            if isinstance(command, commands.SendPacket):
+                packets.append(command.packet)
                 continue
             if packets:
                 events.append(PacketsReceived(packets=packets))
                 packets = []
-            events.append(CommandReceived(command=item))
+            events.append(CommandReceived(command=command))
         if packets:
             events.append(PacketsReceived(packets=packets))
         return events
 
-    def _packet_or_command(self, frame: bytes) -> bytes | Command:
-        """The packet of a SendPacket, without making an object of it, or the command."""
-        kind, sizes = self._config.kind, self._config.sizes
+    def _packets_may_come(self) -> bool:
         accepts = self.accepts
-        if kind is SessionKind.MIXNET and frame.startswith(self._packet_header) and len(frame) == sizes.up:
-            if accepts is not None and commands.SendPacket not in accepts:
-                raise CommandError("SendPacket is not legal here")
-            return frame[commands.HEADER :]
-        command = commands.parse(frame, kind, sizes)
-        if accepts is not None and type(command) not in accepts:
+        return self._config.kind is SessionKind.MIXNET and (accepts is None or commands.SendPacket in accepts)
+
+    def _command(self, frame: bytes) -> Command:
+        command = commands.parse(frame, self._config.kind, self._config.sizes)
+        if self.accepts is not None and type(command) not in self.accepts:
             raise CommandError(f"{type(command).__name__} is not legal here")
-        if isinstance(command, commands.SendPacket | commands.SendRetrievePacket):
-            if len(command.packet) != sizes.packet_length:
-                raise CommandError(f"packet of {len(command.packet)} bytes")
-            if isinstance(command, commands.SendPacket):
-                return command.packet
+        packet = command.packet if isinstance(command, commands.SendPacket | commands.SendRetrievePacket) else None
+        if packet is not None and len(packet) != self._config.sizes.packet_length:
+            raise CommandError(f"packet of {len(packet)} bytes")
         return command
 
     def _require(self, phase: Phase) -> None:
