@@ -7,7 +7,7 @@ A packet enters at :mod:`~katzentwist.mix.incoming`, is unwrapped by :mod:`~katz
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from zope.interface import implementer
 
@@ -29,6 +29,10 @@ from katzentwist.node.runtime import Runtime
 from katzentwist.pki.document import SignedDocument
 from katzentwist.pki.upload import LoopStats
 from katzentwist.sphinx import delay_cap, reply_packet
+
+GRAIN: Final = 0.0009
+"""Seconds between two looks at what is due, at least: packets of the same ms leave in one write per link. A little less
+than a ms, in which delays are counted."""
 
 
 @implementer(IReplier)
@@ -58,6 +62,7 @@ class Half:
         self._timer: Any = None
         self._timer_at = 0.0
         self._dispatched_epoch = -1
+        self._woken = 0.0
         self.decoy_id: bytes = runtime.random.bytes(32)
         self.neighbours = Neighbours(
             Self(
@@ -165,19 +170,22 @@ class Half:
         self._arm()
 
     def _arm(self) -> None:
-        """Keep one wake-up, at the earliest due time."""
+        """Keep one wake-up, at the earliest due time, but not within GRAIN of the one before."""
         due = self.scheduler.next_deadline()
         if due is None:
             return
+        now = self.runtime.clock.monotonic()
+        if due - now > 1e-6:  # else the last burst was not all, or rounding lies between two of one ms
+            due = max(due, self._woken + GRAIN)
         if self._timer is not None and self._timer.active():
             if due >= self._timer_at:
                 return
             self._timer.cancel()
         self._timer_at = due
-        self._timer = self.runtime.reactor.callLater(max(0.0, due - self.runtime.clock.monotonic()), self._wake)
+        self._timer = self.runtime.reactor.callLater(max(0.0, due - now), self._wake)
 
     def _wake(self) -> None:
-        now = self.runtime.clock.monotonic()
+        now = self._woken = self.runtime.clock.monotonic()
         for node, packets in self.scheduler.dispatch(now).items():
             self.connector.send(node, packets, now)
         self._arm()

@@ -1,7 +1,7 @@
 """From the link to a decision: packets wait here for a Sphinx worker, are unwrapped in batches, and leave sorted.
 
 A packet enters by :meth:`Pipeline.intake`. Batches are as large as what waits, up to :data:`BATCH`; each is one native
-call in a worker thread, without the interpreter lock (spec: node 4.1 to 4.5).
+call without the interpreter lock, in a worker thread or, when there are few, on the spot (spec: node 4.1 to 4.5).
 """
 
 from __future__ import annotations
@@ -19,13 +19,19 @@ from katzentwist.mix.drops import DropReason, drop
 from katzentwist.mix.ends import EndedPacket
 from katzentwist.mix.mixkeys import MixKey, MixKeys
 from katzentwist.mix.route import Fate, forward_delay, route
+from katzentwist.net.workers import SynchronousWorkers
 from katzentwist.node.runtime import Runtime
 from katzentwist.sphinx import BatchResult, Kind, unwrap_batch
 
 BATCH: Final = 64
 """Most packets per native call: at 60 us each a thread is busy for 4 ms, so batches delay each other little."""
+INLINE: Final = 24
+"""Up to so many packets, a millisecond of work, are unwrapped on the spot: handing them to a thread and being woken
+by it costs as much as several of them."""
 INBOUND_LIMIT: Final = 8192
 """Packets that wait for a worker, 25 MB of them, from which links are not read on until half of them are gone."""
+
+HERE: Final = SynchronousWorkers()
 
 _Waiting = tuple[float, bool, list[bytes]]
 """(arrival, from a client, packets)."""
@@ -94,8 +100,9 @@ class Pipeline:
             if not keys:
                 drop(self._runtime.metrics, DropReason.UNWRAP_FAILED, len(packets))
                 continue
+            workers = self._runtime.workers if self._busy or len(packets) > INLINE else HERE
             self._busy += 1
-            self._runtime.workers.submit(
+            workers.submit(
                 unwrap_batch,
                 ([k.private for k in keys], packets, self._runtime.geometry),
                 partial(self._finished, arrivals, keys, now),

@@ -11,6 +11,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from katzentwist.config.halves import Kind as NodeKind
+from katzentwist.mix import pipeline as pipeline_module
 from katzentwist.mix.ends import EndedPacket
 from katzentwist.mix.mixkeys import MixKeys
 from katzentwist.mix.pipeline import BATCH, INBOUND_LIMIT, Pipeline
@@ -53,6 +54,9 @@ class PipelineCase(SynchronousTestCase):
         self.pipeline = self.make()
 
     def make(self, kind: NodeKind = NodeKind.MIX, workers: Any = None, threads: int = 2) -> Pipeline:
+        if workers is not None:
+            self.patch(pipeline_module, "INLINE", 0)
+
         def after() -> None:
             self.batches += 1
 
