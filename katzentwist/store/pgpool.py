@@ -2,7 +2,7 @@
 
 txpostgres polls psycopg2's asynchronous connections in the reactor. Each connection has a DeadConnectionDetector, which
 connects again and again. Calls wait for a living connection while there is one, and fail at once when all are dead. A
-call that breaks together with its connection is tried once more only if it may be repeated.
+call that breaks together with its connection is tried on another one if it may be repeated: several may have been lost.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import psycopg2  # type: ignore[import-untyped]
 import psycopg2.extensions  # type: ignore[import-untyped]
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeoutError
-from twisted.internet.error import ConnectionClosed, ConnectionLost
+from twisted.internet.error import ConnectionClosed, ConnectionDone, ConnectionLost
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
@@ -62,7 +62,11 @@ class SQLError(StoreError):
 
 
 class _Away(Exception):
-    """The connection broke; it is not known whether the statement was carried out."""
+    """No connection, or no answer; it is not known whether the statement was carried out."""
+
+
+class _Broken(_Away):
+    """The connection broke under the call; another one may be well."""
 
 
 def _is_dead(failure: Failure) -> bool:
@@ -111,9 +115,12 @@ class _Detector(DeadConnectionDetector):  # type: ignore[misc]
         self._retrying.addCallbacks(lambda _: self.connectionRecovered(), lambda _: None)
 
     def stop(self) -> None:
-        """Never connect again."""
+        """Never connect again. The connection must have been dropped: one that is being made ends by that.
+
+        (txpostgres does not let itself be cancelled while it polls: the error of the connection would be nobody's.)
+        """
         self.stopped = True
-        if self._retrying is not None:
+        if self._retrying is not None and not self.reconnectable.connecting:
             self._retrying.cancel()
 
 
@@ -122,6 +129,7 @@ class _Connection(txpostgres.Connection):  # type: ignore[misc]
 
     def __init__(self, reactor: Any) -> None:
         super().__init__(reactor=reactor, detector=_Detector(reactor))
+        self.connecting = False
 
     @property
     def alive(self) -> bool:
@@ -135,7 +143,10 @@ class _Connection(txpostgres.Connection):  # type: ignore[misc]
 
     async def _connect(self, dsn: str) -> None:
         parameters = await resolved(self.reactor, dsn)
+        if self.detector.stopped:
+            raise ConnectionDone
         timer = self.reactor.callLater(CONNECT_TIMEOUT, self.drop)
+        self.connecting = True
         try:
             self._connection = None
             await _plain_connect(self, parameters)
@@ -144,6 +155,7 @@ class _Connection(txpostgres.Connection):  # type: ignore[misc]
             self.drop()
             raise
         finally:
+            self.connecting = False
             if timer.active():
                 timer.cancel()
 
@@ -239,12 +251,10 @@ class Pool:
         """
         arguments = tuple(psycopg2.Binary(p) if isinstance(p, bytes) else p for p in parameters)
         try:
-            try:
-                return await self._attempt(statement, arguments)
-            except _Away:
-                if not repeatable or not any(c.alive for c in self._connections):
-                    raise
-                return await self._attempt(statement, arguments)
+            for _ in self._connections if repeatable else ():
+                with contextlib.suppress(_Broken):
+                    return await self._attempt(statement, arguments)
+            return await self._attempt(statement, arguments)
         except _Away as e:
             raise StoreError(f"sql/pgx: the database is away: {e}") from e
         except psycopg2.Error as e:
@@ -252,21 +262,19 @@ class Pool:
 
     async def _attempt(self, statement: str, arguments: Sequence[Any]) -> list[tuple[Any, ...]]:
         connection = await self._lease()
+        timer = self._reactor.callLater(CALL_TIMEOUT, connection.expire)
         try:
-            timer = self._reactor.callLater(CALL_TIMEOUT, connection.expire)
-            try:
-                rows: list[tuple[Any, ...]] = await connection.runQuery(statement, arguments)
-            finally:
-                if timer.active():
-                    timer.cancel()
+            rows: list[tuple[Any, ...]] = await connection.runQuery(statement, arguments)
             return rows
         except BaseException as e:
             if _is_dead(Failure(e)):
                 # Many may wait, and all may fail at once: without a turn of the reactor each would call the next.
                 await deferLater(self._reactor, 0)
-                raise _Away(describe(e)) from e
+                raise (_Broken if timer.active() else _Away)(describe(e)) from e
             raise
         finally:
+            if timer.active():
+                timer.cancel()
             self._free.append(connection)
             self._serve()
 
