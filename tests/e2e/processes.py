@@ -65,13 +65,15 @@ def twistd(program: str, *arguments: str, cwd: Path, timeout: float = 30.0) -> s
     )
 
 
-def processes_with(text: str) -> list[int]:
-    """Processes whose command line holds *text*."""
+def processes_with(text: str, of: str = "") -> list[int]:
+    """Processes whose command line holds *text*, and whose environment *of*: others may run the same tests."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             try:
-                if text.encode() in (entry / "cmdline").read_bytes():
+                if text.encode() in (entry / "cmdline").read_bytes() and (
+                    not of or of.encode() in (entry / "environ").read_bytes()
+                ):
                     found.append(int(entry.name))
             except OSError:
                 continue

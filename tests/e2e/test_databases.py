@@ -104,7 +104,7 @@ class DatabaseTests(SharedNetworkCase):
         net = LiveNetwork(Shape(providers=5, epoch="10s", wire_kem="x25519", mu=0.05, lambda_p=0.001))
         url = f"http://127.0.0.1:{cls.service.server_address[1]}/"
         for name, more in (
-            (FILES, {"UserDB": {"Backend": "bolt", "Bolt": {"UserDB": "my_users.db"}},
+            (FILES, {"RecipientDelimiter": "+", "UserDB": {"Backend": "bolt", "Bolt": {"UserDB": "my_users.db"}},
                      "SpoolDB": {"Bolt": {"SpoolDB": "my_spool.db"}}}),
             (SQL, {"UserDB": {"Backend": "sql"}, "SpoolDB": {"Backend": "sql"},
                    "SQLDB": {"Backend": "pgx", "DataSourceName": server.uri(cls.names[SQL])}}),
@@ -265,6 +265,15 @@ class DatabaseTests(SharedNetworkCase):
             self.ping(node, name, key)
             self.assertEqual(self.mail(node, name, "one", "two", "three"), "3")
             self.assertEqual(self.receive(node, name, key, 3), ["one", "two", "three"])
+
+    def test_recipient_delimiter(self) -> None:
+        """What follows it is not part of the name, where it is configured."""
+        for node, acknowledged in ((FILES, "1"), (SQL, "0")):
+            name = f"kate{node[-1]}"
+            key, _ = self.user(name, node)
+            self.assertEqual(self.mail(node, f"{name.upper()}+news", "hello", patience=3.0), acknowledged)
+            if node == FILES:
+                self.assertEqual(self.receive(node, name, key, 1), ["hello"])
 
     def test_sql_tables(self) -> None:
         """Users and mail are where the specification says."""

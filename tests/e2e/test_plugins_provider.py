@@ -105,6 +105,10 @@ class ServiceTests(SharedNetworkCase):
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         return bytes.fromhex(done.stdout).rstrip(b"\0")
 
+    def processes(self, program: str) -> list[int]:
+        """The processes of a program of examples/ that this network's node runs."""
+        return processes_with(str(EXAMPLES / program), str(self.folder))
+
     def document(self) -> Document:
         """The newest one that the Provider holds."""
         files = sorted((self.provider.folder / "consensus").glob("*.cbor"), key=lambda f: int(f.stem))
@@ -142,7 +146,7 @@ class ServiceTests(SharedNetworkCase):
 
     def test_max_concurrency(self) -> None:
         """So many processes."""
-        self.assertEqual(len(processes_with(str(EXAMPLES / "counter_service.py"))), 3)
+        self.assertEqual(len(self.processes("counter_service.py")), 3)
         self.assertTrue(self.ask("+counter", "x").startswith(b"hi "))
         self.assertEqual(metrics(self.provider)['katzenpost_plugin_processes{capability="counter"}'], 3)
 
@@ -157,6 +161,19 @@ class ServiceTests(SharedNetworkCase):
         lines = (self.folder / "old").read_text().splitlines()
         self.assertNotIn("OVERLAP", lines)
         self.assertTrue(all(line.split()[1] == "2000" for line in lines), lines)
+
+    def test_two_plugins(self) -> None:
+        """A request goes to the plugin of its endpoint, and to no other."""
+
+        def noted() -> int:
+            path = self.folder / "old"
+            return len(path.read_text().splitlines()) if path.exists() else 0
+
+        before = noted()
+        self.assertEqual(self.ask("+late", "x"), b"x")
+        self.assertEqual(noted(), before)
+        self.assertEqual(self.ask("+old", "x"), b"x")
+        self.assertEqual(noted(), before + 1)
 
     def test_response_too_long(self) -> None:
         """Dropped and counted; the service lives on."""
@@ -178,10 +195,10 @@ class ServiceTests(SharedNetworkCase):
 
     def test_plugin_dies(self) -> None:
         """Killed from outside: echo goes on, and the plugin comes back."""
-        (pid,) = processes_with(str(EXAMPLES / "plain_service.py"))
+        (pid,) = self.processes("plain_service.py")
         os.kill(pid, 9)
         self.assertEqual(self.ask("+echo", "still"), b"still")
-        wait_for("a new process", lambda: set(processes_with(str(EXAMPLES / "plain_service.py"))) - {pid}, 10)
+        wait_for("a new process", lambda: set(self.processes("plain_service.py")) - {pid}, 10)
         wait_for(
             "its connection", lambda: metrics(self.provider)['katzenpost_plugin_processes{capability="plain"}'] == 1, 10
         )
@@ -217,4 +234,4 @@ class ServiceTests(SharedNetworkCase):
         child = self.net.child("provider1")
         child.process.terminate()
         self.assertEqual(child.process.wait(15), 0)
-        self.assertEqual(processes_with(str(self.folder)) + processes_with(str(EXAMPLES)), [])
+        self.assertEqual(processes_with(str(self.folder)) + self.processes(""), [])
