@@ -61,12 +61,14 @@ class ClientSide:
         self.close()
 
     def _add_services(self, tables: dict[str, Any]) -> None:
-        def plugin(name: str, command: Path, **config: str) -> dict[str, Any]:
+        def plugin(name: str, command: str | Path, **config: str) -> dict[str, Any]:
             return {"Capability": name, "Endpoint": f"+{name}", "Command": str(command), "Config": config}
 
+        # A copy: other tests look for processes of examples/.
+        proxy = shutil.copy(ROOT / "examples" / "http_proxy_service.py", self.folder)
         tables["Provider"]["CBORPluginKaetzchen"] = [
             plugin("record", Path(__file__).parent / "recorder.py", file=str(self.recorded)),
-            plugin("http", ROOT / "examples" / "http_proxy_service.py", host="127.0.0.1"),
+            plugin("http", proxy, host="127.0.0.1"),
         ]
 
     def close(self) -> None:

@@ -49,8 +49,8 @@ async def main():
     big, unknown = c.new_surb_id(), c.new_surb_id()
     await c.send_message(big, b"x" * 2001, node, queue)
     await c.send_message(unknown, b"x" * 2000, bytes(32), queue)
-    await c.send_message(c.new_surb_id(), b"x", node, queue)
     await c.send_message_without_reply(b"one way", *c.get_service("record").to_destination())
+    await c.send_message(c.new_surb_id(), b"behind it, so that it has left when this is said to be sent", node, queue)
     raw, epoch = await c.get_pki_document_raw(0)
     out["raw"] = [len(raw) > 1000, epoch >= out["epoch"]]
     try:
