@@ -148,6 +148,26 @@ class LiveNetwork:
         client = str(self.network.client / "client.toml")
         return cli("ping", "-f", client, "-n", str(count), *more, timeout=timeout)
 
+    def refused(self, name: str, *more: str) -> bool:
+        """Whether a client with these options is turned away by the gateway of this name; it would go on trying."""
+        series = 'katzenpost_incoming_peer_validation_failures_total{reason="client_dropped_from_userdb"}'
+        before = metrics(self.node(name)).get(series, 0)
+        client = str(self.network.client / "client.toml")
+        trying = subprocess.Popen(
+            [sys.executable, "-m", "katzentwist.cli", "ping", "-f", client, "-n", "1", *more],
+            env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        deadline = time.monotonic() + PATIENCE / 2
+        try:
+            while trying.poll() is None and time.monotonic() < deadline:
+                if metrics(self.node(name)).get(series, 0) > before:
+                    return True
+                time.sleep(0.05)
+            return False
+        finally:
+            trying.kill()
+            trying.wait()
+
     def drops(self) -> dict[str, int]:
         """Drops of all nodes by reason."""
         out: dict[str, int] = {}

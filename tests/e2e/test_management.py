@@ -95,12 +95,8 @@ class ManagementTests(SharedNetworkCase):
         return done.returncode == 0
 
     def refused(self, user: str, key: Path) -> bool:
-        """Whether the Provider turns a user with this key away; the tool would try again for a minute."""
-        log = Path(self.net.child("provider1").output)
-        before = log.read_text().count("a client was refused")
-        with self.assertRaises(subprocess.TimeoutExpired):
-            self.net.ping(1, "--user", user, "--link-key", str(key), timeout=2.5)
-        return log.read_text().count("a client was refused") > before
+        """Whether the Provider turns a user with this key away."""
+        return self.net.refused("provider1", "--user", user, "--link-key", str(key))
 
     def new_key(self, name: str) -> tuple[Path, bytes]:
         """A link key in a file, and its public half."""
@@ -203,8 +199,9 @@ class ManagementTests(SharedNetworkCase):
             self.assertEqual(self.say(f"SEND_BURST {burst}"), f"250 {burst}")
             before = metrics(self.provider).get(name, 0)
             done = asking(self.client, "+echo", "x", "--burst", "20", "--quiet", "2.5", "--patience", "4")
-            self.assertIn(int(done.stdout), (burst, burst + 1), done.stderr)
-            self.assertIn(metrics(self.provider)[name] - before, (20 - burst, 19 - burst))
+            # Five tokens come per second, and a busy client needs a moment for 20 packets.
+            self.assertIn(int(done.stdout), range(burst, burst + 3), done.stderr)
+            self.assertIn(metrics(self.provider)[name] - before, range(18 - burst, 21 - burst))
         self.assertEqual(self.say("SEND_RATE 0"), "250 0")
 
     def test_start_and_stop_kaetzchen(self) -> None:
