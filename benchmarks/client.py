@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import shutil
 import signal
 import statistics
@@ -19,6 +20,7 @@ import tempfile
 import time
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -45,7 +47,7 @@ def cpu(process: int) -> float:
     return (int(fields[11]) + int(fields[12])) / 100
 
 
-async def be_deaf(thin: Path) -> None:
+async def be_deaf(thin: Path) -> dict[str, Any]:
     """Ask and never read, until the daemon has enough of it."""
     host, _, port = load_dial(thin).address.rpartition(":")
     _, writer = await asyncio.open_connection(host, int(port), limit=1)
@@ -55,10 +57,11 @@ async def be_deaf(thin: Path) -> None:
         writer.write(request)
         asked += 1
         await asyncio.sleep(max(0.0, began + asked / DEAF_RATE - time.monotonic()))
-    print(f"the application that does not read was cut off after {time.monotonic() - began:.1f} s, {asked} requests")
+    seconds = round(time.monotonic() - began, 1)
+    return {"seconds until the application that does not read was cut off": seconds, "its requests": asked}
 
 
-async def measure(thin: Path, daemon: Child, apps: int, messages: int, patience: float, deaf: bool) -> None:
+async def measure(thin: Path, daemon: Child, apps: int, messages: int, patience: float, deaf: bool) -> dict[str, Any]:
     """Connect, idle, then send."""
     pid = daemon.process.pid
     probe = ThinClient(thin)
@@ -78,9 +81,11 @@ async def measure(thin: Path, daemon: Child, apps: int, messages: int, patience:
         await client.start()
     await asyncio.sleep(1)
     each = (resident(pid) - before) / apps
-    print(
-        f"memory of the daemon: {resident(pid) / 1024:.1f} MiB with {apps} idle applications, {each:.1f} KiB for each"
-    )
+    figures: dict[str, Any] = {
+        "applications": apps,
+        "memory MiB with idle applications": round(resident(pid) / 1024, 1),
+        "KiB per idle application": round(each, 1),
+    }
 
     latencies: list[float] = []
     failures: list[Exception] = []
@@ -111,25 +116,30 @@ async def measure(thin: Path, daemon: Child, apps: int, messages: int, patience:
     failures += [r for r in results if isinstance(r, Exception)]
     latencies.sort()
     count = apps * messages
-    print(f"{len(latencies)} of {count} replies in {seconds:.1f} s, {wrong} to the wrong asker, {len(failures)} failed")
     for failure in failures[:3]:
-        print("  ", repr(failure))
-    if latencies:
-        at = [latencies[int(len(latencies) * q)] for q in (0.05, 0.5, 0.95, 0.99)]
-        print("latency with the queue, 5/50/95/99 %:", ", ".join(f"{x:.2f} s" for x in at))
-    print(
-        f"daemon: {used / count * 1e6:.0f} us CPU per message with its reply, {resident(pid) / 1024:.1f} MiB at the end"
-    )
+        print(repr(failure), file=sys.stderr)
+    figures |= {
+        "messages": count,
+        "replies": len(latencies),
+        "replies to the wrong asker": wrong,
+        "seconds": round(seconds, 1),
+        "cpu us per message with its reply": round(used / count * 1e6),
+        "memory MiB at the end": round(resident(pid) / 1024, 1),
+    }
+    for share in (0.05, 0.5, 0.95, 0.99):
+        if latencies:
+            figures[f"latency s with the queue, {share:.0%}"] = round(latencies[int(len(latencies) * share)], 2)
     if beside is not None:
-        await asyncio.wait_for(beside, 90)
+        figures |= await asyncio.wait_for(beside, 90)
     single = []
     node, queue = probe.get_service("echo").to_destination()
     for _ in range(20):
         began = time.monotonic()
         await probe.blocking_send_message(b"alone", node, queue, 60)
         single.append(time.monotonic() - began)
-    print(f"latency without a queue: median {statistics.median(single):.3f} s of 20")
+    figures["latency s without a queue, median of 20"] = round(statistics.median(single), 3)
     await asyncio.gather(*(c.stop() for c in [probe, *clients]))
+    return figures
 
 
 def series(network: Network, name: str) -> dict[str, int]:
@@ -156,10 +166,11 @@ def links_up(network: Network) -> bool:
 
 def main() -> None:
     """Run it."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--apps", type=int, default=100)
-    parser.add_argument("--messages", type=int, default=50)
-    parser.add_argument("--rate", type=float, default=100.0)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--apps", type=int, default=100, help="applications")
+    parser.add_argument("--messages", type=int, default=50, help="messages of each")
+    parser.add_argument("--rate", type=float, default=100.0, help="packets per second of the daemon")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--deaf", action="store_true", help="one more application that never reads")
     args = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that nothing is left running
@@ -174,7 +185,7 @@ def main() -> None:
         home = network.client
         daemon = children._start(Node("client", "client", home, home / "client.toml", [], ""))
         children._children.append(daemon)
-        asyncio.run(
+        figures = asyncio.run(
             measure(
                 home / "thinclient.toml",
                 daemon,
@@ -184,10 +195,11 @@ def main() -> None:
                 args.deaf,
             )
         )
-        print("dropped by the nodes:", series(network, "katzenpost_dropped_reason_total") or "nothing")
+        figures["dropped by the nodes"] = series(network, "katzenpost_dropped_reason_total")
     finally:
         children.stop()
         shutil.rmtree(folder, ignore_errors=True)
+    print(json.dumps(figures, indent=2) if args.json else "\n".join(f"{k}: {v}" for k, v in figures.items()))
 
 
 if __name__ == "__main__":
