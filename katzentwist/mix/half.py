@@ -34,6 +34,10 @@ GRAIN: Final = 0.0009
 """Seconds between two looks at what is due, at least: packets of the same ms leave in one write per link. A little less
 than a ms, in which delays are counted."""
 
+SLICE: Final = 0.001
+"""Seconds after which a half lets others have their turn, after a burst. One burst a turn would bound the rate of a
+busy node."""
+
 
 @implementer(IReplier)
 class Half:
@@ -186,8 +190,13 @@ class Half:
 
     def _wake(self) -> None:
         now = self._woken = self.runtime.clock.monotonic()
-        for node, packets in self.scheduler.dispatch(now).items():
-            self.connector.send(node, packets, now)
+        while now - self._woken < SLICE:
+            due = self.scheduler.dispatch(now)
+            if not due:
+                break
+            for node, packets in due.items():
+                self.connector.send(node, packets, now)
+            now = self.runtime.clock.monotonic()
         self._arm()
 
     # Packets that end here -----------------------------------------------------------------------------------------

@@ -26,8 +26,10 @@ from katzentwist.sphinx import BatchResult, Kind, unwrap_batch
 BATCH: Final = 64
 """Most packets per native call: at 60 us each a thread is busy for 4 ms, so batches delay each other little."""
 INLINE: Final = 24
-"""Up to so many packets, a millisecond of work, are unwrapped on the spot: handing them to a thread and being woken
-by it costs as much as several of them."""
+"""Up to so many packets, a ms of work, are unwrapped on the spot: handing them to a thread and being woken by it
+costs as much as several of them."""
+INLINE_SHARE: Final = 0.3
+"""Of the reactor's time, so that it stays free for the links of a busy node."""
 INBOUND_LIMIT: Final = 8192
 """Packets that wait for a worker, 25 MB of them, from which links are not read on until half of them are gone."""
 
@@ -35,6 +37,23 @@ HERE: Final = SynchronousWorkers()
 
 _Waiting = tuple[float, bool, list[bytes]]
 """(arrival, from a client, packets)."""
+
+
+class _Spare:
+    """Time that the reactor has for unwrapping: INLINE_SHARE of what passes, and no more than a ms saved up."""
+
+    def __init__(self) -> None:
+        self._left, self._seen = 0.001, 0.0
+
+    def some(self, now: float) -> bool:
+        """Whether there is any."""
+        self._left = min(0.001, self._left + INLINE_SHARE * (now - self._seen))
+        self._seen = now
+        return self._left > 0
+
+    def use(self, seconds: float) -> None:
+        """Take it; there may be less than nothing then."""
+        self._left -= seconds
 
 
 class Pipeline:
@@ -65,6 +84,7 @@ class Pipeline:
         self._waiting: deque[_Waiting] = deque()
         self._count = 0
         self._busy = 0
+        self._spare = _Spare()
         self._looking = self._closed = False
         self.full = False
         self.drained: Callable[[], None] = lambda: None
@@ -100,13 +120,15 @@ class Pipeline:
             if not keys:
                 drop(self._runtime.metrics, DropReason.UNWRAP_FAILED, len(packets))
                 continue
-            workers = self._runtime.workers if self._busy or len(packets) > INLINE else HERE
+            here = not self._busy and len(packets) <= INLINE and self._spare.some(now)
             self._busy += 1
-            workers.submit(
+            (HERE if here else self._runtime.workers).submit(
                 unwrap_batch,
                 ([k.private for k in keys], packets, self._runtime.geometry),
                 partial(self._finished, arrivals, keys, now),
             )
+            if here:
+                self._spare.use(self._runtime.clock.monotonic() - now)
         if self.full and self._count <= INBOUND_LIMIT // 2:
             self.full = False
             self.drained()
