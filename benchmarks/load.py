@@ -156,11 +156,11 @@ class Load:
         if till < args.warmup + args.seconds + 30:
             say("the epoch ends during the run; keys of the next one serve as well")
         own = time.process_time
+        storm = around.storm() if args.storm else None
         await self.feed(packets[:split], args.rate, args.warmup)
         self._measuring = True
         before = (usage.cpu(), own(), time.monotonic(), self.sent, self.received)
         peak = 0
-        storm = around.storm() if args.storm else None
         stormed = ""
         if args.perf:
             record(args.perf, process.pid, args.seconds * 0.9)
