@@ -29,7 +29,8 @@ def public_from_seed(seed: bytes) -> bytes:
     """The 1184-byte encapsulation key of a 64-byte seed."""
     _exact(seed, SEED_SIZE, "seed")
     if native is not None:
-        return native.mlkem768_keypair(seed)[1]
+        public: bytes = native.mlkem768_keypair(seed)[1]
+        return public
     return MLKEM768PrivateKey.from_seed_bytes(seed).public_key().public_bytes_raw()
 
 
@@ -38,7 +39,8 @@ def decapsulate(seed: bytes, ciphertext: bytes) -> bytes:
     _exact(seed, SEED_SIZE, "seed")
     _exact(ciphertext, CIPHERTEXT_SIZE, "ciphertext")
     if native is not None:
-        return native.mlkem768_decapsulate(seed, ciphertext)
+        secret: bytes = native.mlkem768_decapsulate(seed, ciphertext)
+        return secret
     return MLKEM768PrivateKey.from_seed_bytes(seed).decapsulate(ciphertext)
 
 

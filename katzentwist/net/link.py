@@ -57,7 +57,6 @@ class LinkProtocol(Protocol):
         *,
         initiator: bool,
         limits: HandshakeLimits | None = None,
-        brief: bool = False,
         keepalive: int = tcp.NODE_KEEPALIVE,
         write_timeout: float = WRITE_TIMEOUT,
     ) -> None:
@@ -69,7 +68,6 @@ class LinkProtocol(Protocol):
         self._config = config
         self._owner = owner
         self._limits = limits
-        self._brief = brief
         self._half_open: HalfOpen | None = None
         self._keepalive = keepalive
         self._write_timeout = write_timeout
@@ -81,6 +79,8 @@ class LinkProtocol(Protocol):
         self._close_timer: IDelayedCall | None = None
         self._reason: Exception | None = None
         self._closing = False
+        self._holds = 0
+        self._paused = False
         self._fd = -1
         self._in_burst = False
 
@@ -128,15 +128,15 @@ class LinkProtocol(Protocol):
 
     def pause(self) -> None:
         """See ILink."""
-        if self._in_burst:
-            self._leave_burst()
-        else:
-            self.transport.pauseProducing()
+        if not self._paused:
+            self._paused = True
+            self._hold()
 
     def resume(self) -> None:
         """See ILink."""
-        if not self._closing and not self._join_burst():
-            self.transport.resumeProducing()
+        if self._paused:
+            self._paused = False
+            self._release()
 
     def close(self) -> None:
         """See ILink."""
@@ -164,18 +164,38 @@ class LinkProtocol(Protocol):
         self._feed(self._session.start)
 
     def dataReceived(self, data: bytes) -> None:
-        """Bytes of the peer."""
-        self._feed(self._session.receive, data, self._context.reactor.seconds())
+        """Bytes of the peer, where Twisted reads them: in the handshake, and on transports other than TCP."""
+        if self.established:
+            self._feed(self._session.receive, data, self._context.reactor.seconds())
+        else:
+            self._hold()
+            self._context.turns.add(self._handshake, self._session.receive, data)
+
+    # Reading
+
+    def _hold(self) -> None:
+        """Read nothing until :meth:`_release` was called as often."""
+        self._holds += 1
+        if self._in_burst:
+            self._leave_burst()
+        elif self._holds == 1:
+            self.transport.pauseProducing()
+
+    def _release(self) -> None:
+        self._holds -= 1
+        if self._holds == 0 and not self._closing and not self._join_burst():
+            self.transport.resumeProducing()
 
     def _join_burst(self) -> bool:
-        """Read together with other links from now on, if that can be."""
+        """Read together with other links, if that can be."""
         bursts = self._context.bursts
-        if bursts is None or not self.established or not isinstance(self.transport, Connection):
+        if bursts is None or not self.established or self._config.kind is not SessionKind.MIXNET:
             return False
-        if not self._in_burst:
-            self.transport.pauseProducing()
-            self._in_burst = True
-            bursts.add(self._fd, self._read, self._failed)
+        if not isinstance(self.transport, Connection):
+            return False
+        self._in_burst = True
+        self._fd = self.transport.fileno()
+        bursts.add(self._fd, self._read, self._failed)
         return True
 
     def _leave_burst(self) -> None:
@@ -250,12 +270,8 @@ class LinkProtocol(Protocol):
                 self._owner.commandReceived(self, event.command)
             case Established():
                 self.established = True
-                if not self._brief:
-                    self._leave_limits()
+                self._leave_limits()
                 self._flush()
-                self._fd = self.transport.fileno() if isinstance(self.transport, Connection) else -1
-                if self._config.kind is SessionKind.MIXNET:
-                    self._join_burst()
                 self._owner.established(self)
             case PeerCredentials():
                 self._wait_for(maybeDeferred(self._owner.authenticate, self, event), self._judged)
@@ -264,21 +280,22 @@ class LinkProtocol(Protocol):
 
     def _wait_for(self, waiting: Deferred[Any], then: Callable[[Any], None]) -> None:
         """Read nothing while something is being found out; then go on."""
-        paused = not waiting.called
-        if paused:
-            self.transport.pauseProducing()
-
-        def resume(result: Any) -> Any:
-            if paused and not self._closing:
-                self.transport.resumeProducing()
-            return result
-
-        waiting.addBoth(resume)
+        self._hold()
         waiting.addCallback(then)
         waiting.addErrback(self._failed)
+        waiting.addCallback(lambda _: self._release())
 
     def _stepped(self, outcome: bytes | HandshakeError) -> None:
-        self._feed(self._session.step_done, outcome, self._context.reactor.seconds())
+        self._hold()
+        self._context.turns.add(self._handshake, self._session.step_done, outcome)
+
+    def _handshake(self, step: Callable[..., list[Event]], what: Any) -> None:
+        """A turn of the handshake."""
+        try:
+            self._feed(step, what, self._context.reactor.seconds())
+        except Exception:
+            self._failed(Failure())
+        self._release()
 
     def _judged(self, accepted: bool) -> None:
         if self._session.phase is Phase.JUDGING:
@@ -348,8 +365,6 @@ class LinkFactory(Factory):
 
     :param config: of all sessions; a new one may be assigned at any time and holds for new connections.
     :param limits: share one between the listeners of a node.
-    :param brief: sessions are one request long, as at an authority: they count in *limits* until they are closed, so
-        that idle strangers can not hold connections either.
     :param ready: while it says False, connections are closed at once (spec: link 9.6).
     """
 
@@ -362,7 +377,6 @@ class LinkFactory(Factory):
         owner: ILinkOwner,
         *,
         limits: HandshakeLimits | None = None,
-        brief: bool = False,
         ready: Callable[[], bool] = lambda: True,
         keepalive: int = tcp.NODE_KEEPALIVE,
         write_timeout: float = WRITE_TIMEOUT,
@@ -371,7 +385,6 @@ class LinkFactory(Factory):
         self._context = context
         self._owner = owner
         self._limits = HandshakeLimits() if limits is None else limits
-        self._brief = brief
         self._ready = ready
         self._keepalive = keepalive
         self._write_timeout = write_timeout
@@ -386,7 +399,6 @@ class LinkFactory(Factory):
             self._owner,
             initiator=False,
             limits=self._limits,
-            brief=self._brief,
             keepalive=self._keepalive,
             write_timeout=self._write_timeout,
         )

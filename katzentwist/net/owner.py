@@ -11,6 +11,7 @@ from zope.interface import Attribute, Interface, implementer
 
 from katzentwist.clock import IClock
 from katzentwist.net.bursts import BurstReader
+from katzentwist.net.turns import Turns
 from katzentwist.net.workers import IWorkers
 from katzentwist.randomness import IRandom
 from katzentwist.wire import Command, PeerCredentials
@@ -107,3 +108,4 @@ class Context:
     random: IRandom
     workers: IWorkers
     bursts: BurstReader | None = attrs.field(default=attrs.Factory(lambda self: BurstReader.of(self.reactor), True))
+    turns: Turns = attrs.field(default=attrs.Factory(lambda self: Turns(self.reactor), True))

@@ -1,7 +1,8 @@
 """Threads for computation: handshake steps, and batches of packet cryptography.
 
-Apart from the reactor's own pool, which resolves names and would make both wait. Sized to the cores, since the work
-holds no locks of the interpreter for long and never blocks.
+Apart from the reactor's own pool, which resolves names and would make both wait. Sized to the cores, as no work ever
+blocks: one thread each for packets, which need no interpreter, and half as many for handshakes: they need it, and would
+take it from the reactor hundreds of times when many clients come at once.
 """
 
 from __future__ import annotations
@@ -96,13 +97,13 @@ class _Batches:
 class ThreadWorkers:
     """A pool of threads. Start it after twistd has forked, stop it last.
 
-    :param size: number of threads; 0 means one per core.
+    :param size: number of threads for packets; 0 means one per core.
     """
 
     def __init__(self, reactor: Any, size: int = 0) -> None:
         self._reactor = reactor
         cores = size or os.cpu_count() or 1
-        self._pool = ThreadPool(minthreads=0, maxthreads=cores, name="katzentwist")
+        self._pool = ThreadPool(minthreads=0, maxthreads=max(1, cores // 2), name="katzentwist")
         self._batches = _Batches(reactor, cores)
 
     def start(self) -> None:

@@ -139,7 +139,7 @@ class BurstLinkTests(TestCase):
         self.addCleanup(port.stopListening)
         address = net.parse_address(f"tcp://{HOST}:{port.getHost().port}")
         await net.dial(self.context, net.Transports(reactor), address, config("initiator"), self.client)
-        await self.until(lambda: self.server.links)
+        await self.until(lambda: self.server.links and self.reading() == 2)
         self.addCleanup(self.end)
 
     async def end(self) -> None:
@@ -156,7 +156,6 @@ class BurstLinkTests(TestCase):
 
         async def test() -> None:
             await self.connect()
-            self.assertEqual(self.reading(), 2)
             packets = [number.to_bytes(4, "big").ljust(SMALL.packet_length, b"p") for number in range(4000)]
             self.client.links[0].sendPackets(packets[:1])
             self.client.links[0].sendPackets(packets[1:])

@@ -168,20 +168,6 @@ class RequestTests(NetTestCase):
             middle = min(0.01 * 2**attempt, 3.0)
             self.assertTrue(0.8 * middle <= pkilink.retry_delay(attempt, random) <= 1.2 * middle)
 
-    def test_brief(self) -> None:
-        """At an authority, connections that say nothing after the handshake count as well."""
-        self.server.reply = None
-        limits = net.HandshakeLimits(total=5, per_address=5)
-        self.listen(limits=limits, brief=True)
-        waiting = [self.request(authority=self.first()) for _ in range(12)]
-        self.clock.advance(0)
-        self.assertEqual((len(limits), limits.evicted), (5, 7))
-        for each in waiting[:7]:
-            self.failureResultOf(each)
-        for each in waiting[7:]:
-            each.cancel()
-            self.failureResultOf(each, CancelledError)
-
 
 class TurnTests(NetTestCase):
     """One address after the other."""

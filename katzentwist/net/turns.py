@@ -1,0 +1,44 @@
+"""Handshakes take turns with everything else that the reactor does.
+
+When a gateway comes back, hundreds of clients are there in the same second, and each costs half a millisecond of the
+reactor. What belongs to handshakes waits here, and a turn of the reactor does a little of it: packets in flight hardly
+notice, and nothing is slower than it must be.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+SLICE: Final = 0.001
+"""Seconds of work in one turn of the reactor."""
+
+
+class Turns:
+    """A queue of small jobs, done in order."""
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._jobs: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
+
+    def add(self, job: Callable[..., None], *args: Any) -> None:
+        """Do this when its turn has come. What it raises is logged by the reactor."""
+        self._jobs.append((job, args))
+        if len(self._jobs) == 1:
+            self._reactor.callLater(0, self._slice)
+
+    def _slice(self) -> None:
+        end = self._reactor.seconds() + SLICE
+        try:
+            while self._jobs:
+                job, args = self._jobs[0]  # it stays until it is done, so that what it adds starts no second slice
+                try:
+                    job(*args)
+                finally:
+                    self._jobs.popleft()
+                if self._reactor.seconds() >= end:
+                    break
+        finally:
+            if self._jobs:
+                self._reactor.callLater(0, self._slice)
