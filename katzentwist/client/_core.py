@@ -370,7 +370,7 @@ class ClientCore:
         :raises ComposeError: the session for which it was made is gone, or the SURB id is in use.
         """
         if not self.connected or origin.session != self._session:
-            raise ComposeError(NOT_CONNECTED)
+            raise ComposeError(NOT_CONNECTED, composed.reply_eta)
         now = self._clock.monotonic()
         forgotten = math.inf if hold else now + retention(composed.reply_eta, self.document())
         if message.surb_id is not None:

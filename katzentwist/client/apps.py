@@ -36,6 +36,7 @@ class App:
     :ivar kept: frames for the time when it is back.
     :ivar lost: frames for which there was no room.
     :ivar alive: False once it is forgotten.
+    :ivar heir: the application of a session that this one turned out to be; what is still under way is its.
     """
 
     id: bytes = attrs.field(repr=False)
@@ -46,6 +47,12 @@ class App:
     kept: deque[bytes] = attrs.field(factory=deque, repr=False)
     lost: int = 0
     alive: bool = True
+    heir: App | None = attrs.field(default=None, repr=False)
+
+    @property
+    def current(self) -> App:
+        """The application that has this one's connection, messages and replies now."""
+        return self if self.heir is None else self.heir.current
 
     @property
     def full(self) -> bool:
@@ -59,7 +66,9 @@ class App:
 
     def tell(self, frame: bytes) -> None:
         """Send a frame, now or after the application came back."""
-        if self.connection is not None:
+        if self.heir is not None:
+            self.heir.tell(frame)
+        elif self.connection is not None:
             self.connection.tell(frame)
         elif self.alive and len(self.kept) < KEPT:
             self.kept.append(frame)
@@ -97,6 +106,13 @@ class Apps:
         """Give an application one more name."""
         app.tokens.add(token)
         self._by_token[token] = app
+
+    def merge(self, app: App, heir: App) -> None:
+        """*app* was *heir* all the time: its requests are the heir's."""
+        heir.fifo.extend(app.fifo)
+        heir.resends.extend(app.resends)
+        app.heir = heir
+        self.forget(app)
 
     def forget(self, app: App) -> None:
         """It is gone for good."""

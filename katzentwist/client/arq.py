@@ -21,6 +21,8 @@ COMPOSE_PAUSE: Final = 1.0
 MOST: Final = 4096
 """ARQ messages of one application. Stops one that never ends."""
 
+ID_IN_USE: Final = "message id already in use"
+
 
 class State(enum.Enum):
     """Where a message stands."""
@@ -74,7 +76,7 @@ class ArqTable:
         if request.id is None:
             raise ComposeError("message id is missing")
         if (app.id, request.id) in self._entries:
-            raise ComposeError("message id already in use")
+            raise ComposeError(ID_IN_USE)
         if sum(e.app is app for e in self._entries.values()) >= MOST:
             raise ComposeError("too many messages are under way")
         entry = Entry(app, request, request.id)
@@ -121,6 +123,22 @@ class ArqTable:
         for entry in mine:
             self.remove(entry)
         return mine
+
+    def merge(self, app: App, heir: App) -> list[Entry]:
+        """What *app* sends is its heir's from now on.
+
+        :returns: those whose id the heir uses already; they are forgotten.
+        """
+        clashing = []
+        for entry in [e for e in self._entries.values() if e.app is app]:
+            if (heir.id, entry.id) in self._entries:
+                self.remove(entry)
+                clashing.append(entry)
+                continue
+            del self._entries[app.id, entry.id]
+            entry.app = heir
+            self._entries[heir.id, entry.id] = entry
+        return clashing
 
     def _wake(self, entry: Entry, at: float) -> None:
         entry.due_at = at

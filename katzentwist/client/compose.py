@@ -22,7 +22,14 @@ HOPS_UNKNOWN: Final = 9
 
 
 class ComposeError(KatzentwistError):
-    """The message can not be sent; the text is what applications see."""
+    """The message can not be sent; the text is what applications see.
+
+    :ivar reply_eta: seconds, if a path was chosen before it failed; else 0 (spec: client 7.1).
+    """
+
+    def __init__(self, text: str, reply_eta: float = 0.0) -> None:
+        super().__init__(text)
+        self.reply_eta = reply_eta
 
 
 @attrs.frozen(kw_only=True)

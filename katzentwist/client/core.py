@@ -125,7 +125,7 @@ class Client(LinkOwner):
         if self._link is None or not self._link.sendPackets([composed.packet]):
             if message.surb_id is not None:
                 core.replies.forget(message.surb_id)
-            raise ComposeError(NOT_CONNECTED)
+            raise ComposeError(NOT_CONNECTED, sent.reply_eta)
         return sent
 
     def taken(self, message: events.Plain) -> None:

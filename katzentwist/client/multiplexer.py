@@ -7,6 +7,7 @@ what concerns it. Connections are in :mod:`katzentwist.client.listener`.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -136,7 +137,7 @@ class Multiplexer(Listener):
         if reply.owner is DECOY:
             return
         app: App = reply.owner
-        if not app.alive:
+        if not app.current.alive:
             return
         message_id = reply.tag
         if isinstance(reply.tag, arq.Entry):
@@ -240,8 +241,20 @@ class Multiplexer(Listener):
             timer = self._expiries.pop(known, None)
             if timer is not None:
                 timer.cancel()
-            self.closed(connection, app)
+            if app.tokens:
+                self.closed(connection, app)
+            else:
+                self._merge(app, known)
         return known, encode_response("session_token_reply", app_id=known.id, resumed=True), older
+
+    def _merge(self, app: App, heir: App) -> None:
+        """The token of a known session came after requests, so they were that session's: none of them is lost."""
+        for entry in self.arq.merge(app, heir):
+            self._drop_surb(entry)
+            app.fifo = deque(r for r in app.fifo if r is not entry.request)
+            self._refuse(app, entry.request, None, arq.ID_IN_USE)
+        self.core.replies.merge(app, heir)
+        self.apps.merge(app, heir)
 
     # Requests ------------------------------------------------------------------------------------------------------
 
@@ -340,10 +353,10 @@ class Multiplexer(Listener):
                 raise ComposeError("SURB ID already in use")
             sent = await self.client.send(_outgoing(request, surb_id), owner=app, tag=request.id)
         except ComposeError as e:
-            self._refuse(app, request, surb_id, str(e))
+            self._refuse(app, request, surb_id, str(e), e.reply_eta)
             return False
         if surb_id is not None:
-            if not app.alive:
+            if not app.current.alive:
                 self.core.replies.forget(surb_id)
             self._tell_sent(app, request, surb_id, sent.reply_eta)
         return True
@@ -359,7 +372,7 @@ class Multiplexer(Listener):
             )
         )
 
-    def _refuse(self, app: App, request: SendMessage, surb_id: bytes | None, why: str) -> None:
+    def _refuse(self, app: App, request: SendMessage, surb_id: bytes | None, why: str, reply_eta: float = 0.0) -> None:
         if not request.with_surb and not request.arq:
             self.log.debug("a message without reply was not sent: {why}", why=why)
             return
@@ -369,7 +382,7 @@ class Multiplexer(Listener):
                 message_id=request.id,
                 surbid=surb_id,
                 sent_at=math.floor(self.core.unix_time()),
-                reply_eta=0,
+                reply_eta=round(reply_eta * 1e9),
                 err=why,
             )
         )

@@ -83,6 +83,12 @@ class ReplyTable:
         for surb_id in [s for s, a in self._waiting.items() if a.owner is owner]:
             del self._waiting[surb_id]
 
+    def merge(self, owner: Any, heir: Any) -> None:
+        """What *owner* waits for is its heir's from now on."""
+        for surb_id, awaited in self._waiting.items():
+            if awaited.owner is owner:
+                self._waiting[surb_id] = attrs.evolve(awaited, owner=heir)
+
     def expire(self, now: float) -> list[Awaited]:
         """Those whose time is over."""
         out = []

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
 
+import attrs
 import cbor2
+from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import Clock, deferLater
 
 from katzentwist.client.listener import AppFactory
 from katzentwist.client.multiplexer import Multiplexer
-from katzentwist.net import parse_address
+from katzentwist.net import SynchronousWorkers, parse_address
 from katzentwist.thin import protocol
 from tests.network.clientnet import FakeNetwork
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 DAEMON = parse_address("tcp://127.0.0.1:64331")
 
@@ -90,6 +97,18 @@ class FakeApp(Protocol):
         return [r["payload"].rstrip(b"\0") for r in self.all("message_reply_event") if not r["error_code"]]
 
 
+class SlowWorkers(SynchronousWorkers):
+    """What they give comes later."""
+
+    def __init__(self, reactor: Clock, seconds: float) -> None:
+        self._reactor, self._seconds = reactor, seconds
+
+    def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Deferred[R]:
+        """See IWorkers."""
+        ready: Deferred[Any] = deferLater(self._reactor, self._seconds)
+        return ready.addCallback(lambda _: super(SlowWorkers, self).run(function, *args, **kwargs))
+
+
 class Side:
     """A daemon with its listener, and applications on demand."""
 
@@ -108,6 +127,11 @@ class Side:
         self.network.wire.connect(DAEMON, factory)
         self.network.run(settle)
         return app
+
+    def delay(self, seconds: float) -> None:
+        """From now on it takes so long to make a packet."""
+        client = self.daemon.client
+        client._context = attrs.evolve(client._context, workers=SlowWorkers(self.network.reactor, seconds))
 
     def stop(self) -> None:
         """End everything, so that nothing is left on the clock."""

@@ -149,6 +149,34 @@ class DialogueTests(DaemonTestCase):
         self.assertEqual(replies[0]["app_id"], replies[1]["app_id"])
         self.assertTrue(self.side.app(b"b" * 16).got[2][1]["resumed"])
 
+    def test_requests_before_a_known_token(self) -> None:
+        """A request may come before the token: what waits, what left and what is being made goes on, in the session."""
+        old = self.side.app()
+        old.send(9, reliable=True)
+        self.network.run(0.1)
+        old.transport.loseConnection()
+        self.network.run(0.1)
+        self.side.delay(1.0)  # so that one packet is being made when the token comes
+        app = self.side.app(None, settle=0.1)
+        for number in (1, 3, 5):
+            app.send(number)
+            app.send(number + 1, reliable=True)
+        app.send(9, reliable=True)
+        self.network.run(3.0)
+        self.assertIn(len(app.all("message_sent_event")), range(1, 6))
+        app.request("session_token", client_instance_token=old.token)
+        self.network.run(0.1)
+        [told] = app.all("session_token_reply")
+        self.assertEqual((told["resumed"], told["app_id"]), (True, old.got[2][1]["app_id"]))
+        self.network.run(30)
+        self.assertEqual(sorted(app.replies()), [b"payload %d" % i for i in (1, 2, 3, 4, 5, 6, 9)])
+        errors = {e["message_id"][-1]: e["err"] for e in app.all("message_sent_event") if e.get("err")}
+        self.assertEqual(errors, {9: "message id already in use"})
+        [known] = self.side.daemon.apps._apps
+        app.request("thin_close")
+        self.network.run(0.1)
+        self.assertEqual((len(self.side.daemon.apps), len(self.side.daemon.arq), known.alive), (0, 0, False))
+
     def test_kept_events_are_bounded(self) -> None:
         """1000 events wait for an application that is away; the others are counted."""
         app = self.side.app()
@@ -239,6 +267,18 @@ class MessageTests(DaemonTestCase):
         self.network.run(15)
         self.assertEqual([s["is_connected"] for s in app.all("connection_status_event")], [True, False, True])
         self.assertEqual(app.replies(), [b"payload 2"])
+
+    def test_link_lost_while_a_packet_is_made(self) -> None:
+        """It is refused, with the sum of the path that was chosen for it already (spec: client 7.1)."""
+        app = self.side.app()
+        self.side.delay(3.0)
+        app.send(1)
+        self.network.run(2.0)
+        self.network.die()
+        self.network.run(5.0)
+        [event] = app.all("message_sent_event")
+        self.assertEqual(event["err"], "client/conn: not connected to the Gateway")
+        self.assertGreater(event["reply_eta"], 0)
 
     def test_documents_and_authorities(self) -> None:
         """get_pki_document and get_directory_authorities, with error 10 for what is not there."""
