@@ -147,7 +147,7 @@ class ThinCore:
         :raises NotSentError: it can not be sent now.
         """
         self._check_online()
-        body = _body(payload, node)
+        body = _body(payload, node, queue)
         largest = self.geometry.UserForwardPayloadLength if self.geometry is not None else None
         if surb_id is None and largest is not None and len(body) > largest:
             # The daemon never answers a message without SURB, so it would be lost without a word.
@@ -182,7 +182,7 @@ class ThinCore:
                 with_surb=True,
                 destination_id_hash=node,
                 recipient_queue_id=queue,
-                payload=_body(payload, node),
+                payload=_body(payload, node, queue),
             )
         )
 
@@ -392,9 +392,11 @@ class ThinCore:
         return self.random.bytes(MESSAGE_ID)
 
 
-def _body(payload: bytes | str, node: bytes) -> bytes:
-    """What goes into the frame; the daemon hangs up on a destination of a wrong length."""
-    if len(node) != NODE_ID:
+def _body(payload: bytes | str, node: bytes, queue: bytes) -> bytes:
+    """What goes into the frame; the daemon hangs up on a destination of a wrong length, and on text for bytes."""
+    if isinstance(queue, str):
+        raise errors.NotSentError(f"a queue is bytes, such as b'+echo', and not {queue!r}")
+    if isinstance(node, str) or len(node) != NODE_ID:
         raise errors.NotSentError(f"a destination is the {NODE_ID}-byte hash of a node's identity key")
     return payload.encode() if isinstance(payload, str) else bytes(payload)
 

@@ -213,6 +213,19 @@ class LibraryTests(ThinTestCase):
 class OutcomeTests(ThinTestCase):
     """The four exceptions of client 16.3."""
 
+    def test_text_for_bytes(self) -> None:
+        """A queue or a node as text is refused here; the daemon would hang up, and the send just be overdue."""
+        thin = self.thin()
+        node, queue = self.destination(thin)
+        for wrong in ((node, queue.decode()), (node.hex()[:32], queue)):
+            sends = (
+                thin.blocking_send_message(b"x", *wrong),  # type: ignore[arg-type]
+                thin.send_message_without_reply(b"x", *wrong),  # type: ignore[arg-type]
+                thin.blocking_send_reliable_message(None, b"x", *wrong),  # type: ignore[arg-type]
+            )
+            for send in sends:
+                self.failureResultOf(send, NotSentError)
+
     def test_not_sent(self) -> None:
         """No daemon; no gateway."""
         absent = ThinClient(DIAL, self.reactor)
