@@ -332,7 +332,7 @@ class Pinging:
         """The exit status."""
         self._show.begin(self._way.target, self._way.patience)
         lanes = range(min(self._args.concurrency, self._args.count))
-        await gatherResults([Deferred.fromCoroutine(self._lane()) for _ in lanes])
+        await gatherResults([Deferred.fromCoroutine(self._lane()) for _ in lanes], consumeErrors=True)
         return self._show.end()
 
     async def _lane(self) -> None:

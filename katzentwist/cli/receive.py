@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 
 from katzentwist.cli.output import UsageFault
 from katzentwist.client import events, tool
@@ -48,6 +48,8 @@ def run(args: argparse.Namespace) -> int:
         try:
             await own.done
             return 0
+        except CancelledError:
+            return 1 if args.count else 0  # without a count this is how it ends
         finally:
             await own.stop()
 

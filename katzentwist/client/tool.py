@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import attrs
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred, FirstError
 from twisted.internet.task import deferLater, react
 
 from katzentwist.client import events
@@ -204,6 +204,9 @@ class Tool(Listener):
 def run(main: Callable[[Any], Coroutine[Any, Any, int]]) -> int:
     """Run *main* under the reactor; the exit status.
 
+    SIGINT and SIGTERM cancel *main*, and wait until it has cleaned up: what it leaves behind are threads, which would
+    keep the process alive.
+
     :raises KatzentwistError: what *main* raised.
     """
     from twisted.internet import reactor  # noqa: PLC0415 - the front chooses the reactor
@@ -218,11 +221,25 @@ def run(main: Callable[[Any], Coroutine[Any, Any, int]]) -> int:
         except (KatzentwistError, OSError) as e:
             failure.append(e)
             status = 1
+        except (CancelledError, FirstError) as e:
+            if isinstance(e, FirstError) and not e.subFailure.check(CancelledError):
+                raise
+            status = 1
         if status:
             raise SystemExit(status)
 
+    def interruptible(given: Any) -> Deferred[None]:
+        running = Deferred.fromCoroutine(guarded(given))
+
+        def interrupt() -> Deferred[None]:
+            running.cancel()
+            return running
+
+        given.addSystemEventTrigger("before", "shutdown", interrupt)
+        return running
+
     try:
-        react(lambda given: Deferred.fromCoroutine(guarded(given)))
+        react(interruptible)
     except SystemExit as e:
         if failure:
             raise failure[0] from None

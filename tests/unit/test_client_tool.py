@@ -1,0 +1,48 @@
+"""How the tools that run a client of their own end: Ctrl-C and SIGTERM, with no network to talk to."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from katzentwist.testnet.plan import Shape, generate
+
+
+class InterruptTests(SynchronousTestCase):
+    """Their worker threads must not keep a process alive that was told to end."""
+
+    def setUp(self) -> None:
+        """The files of a network that does not run."""
+        self.folder = Path(self.mktemp()).absolute()
+        self.config = str(generate(self.folder, Shape()).client / "client.toml")
+
+    def interrupted(self, number: int, *arguments: str) -> int:
+        """The exit status of a tool that got this signal once it had tried to connect; -9 if it went on for 20 s."""
+        options = ["-f", self.config, "--user", "alice", "--link-key", str(self.folder / "alice.pem")]
+        command = [sys.executable, "-m", "katzentwist.cli", arguments[0], *options, *arguments[1:]]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+            late = threading.Timer(20, process.kill)
+            late.start()
+            assert process.stderr is not None
+            while "not connected" not in (line := process.stderr.readline()):
+                self.assertTrue(line, "it ended by itself")
+            process.send_signal(number)
+            rest = process.stderr.read()
+            status = process.wait()
+            late.cancel()
+        self.assertNotIn("Traceback", rest)
+        return status
+
+    def test_receive_for_ever(self) -> None:
+        """Being interrupted is the ordinary end of this one."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self.assertEqual(self.interrupted(number, "receive"), 0)
+
+    def test_receive_a_number(self) -> None:
+        """Fewer messages came than were asked for."""
+        self.assertEqual(self.interrupted(signal.SIGTERM, "receive", "-n", "1"), 1)
