@@ -120,8 +120,8 @@ class _Program:
             await self._converse(reader, writer)
         except PluginError as e:
             self._service.log(f"the node sent something else: {e}")
-        except ConnectionError:
-            pass
+        except (ConnectionError, asyncio.CancelledError):
+            pass  # gone, or ended by SIGTERM: asyncio of Python 3.11 would write a traceback into the node's log
         finally:
             self._over.set()
 

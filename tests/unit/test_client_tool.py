@@ -12,6 +12,27 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from katzentwist.testnet.plan import Shape, generate
 
+WORKING = """
+import os, signal
+from twisted.internet.defer import Deferred
+from katzentwist.client import tool
+from katzentwist.net.workers import ThreadWorkers
+
+async def main(reactor):
+    workers = ThreadWorkers(reactor)
+    workers.start()
+    try:
+        await workers.run(int)
+        reactor.callLater(0, os.kill, os.getpid(), signal.SIGTERM)
+        await Deferred()
+    finally:
+        workers.stop()
+        print("stopped")
+
+raise SystemExit(tool.run(main))
+"""
+"""A tool that has used its worker threads, and then waits for what never comes."""
+
 
 class InterruptTests(SynchronousTestCase):
     """Their worker threads must not keep a process alive that was told to end."""
@@ -46,3 +67,8 @@ class InterruptTests(SynchronousTestCase):
     def test_receive_a_number(self) -> None:
         """Fewer messages came than were asked for."""
         self.assertEqual(self.interrupted(signal.SIGTERM, "receive", "-n", "1"), 1)
+
+    def test_threads(self) -> None:
+        """They are stopped, and the process ends; one that went on would be killed, which is an error here."""
+        done = subprocess.run([sys.executable, "-c", WORKING], timeout=20, capture_output=True, text=True, check=False)
+        self.assertEqual((done.stdout, done.stderr, done.returncode), ("stopped\n", "", 1))
