@@ -92,9 +92,12 @@ class ThinClient(Face):
         self._core.say_close()
         self._flush()
         await self._close()
+        for sink in self._sinks:
+            sink.put(None)
+        self._sinks.clear()
 
     async def disconnect(self) -> None:
-        """End the connection, keep the session: the daemon keeps replies for a while."""
+        """End the connection, keep the session and the streams: the daemon keeps replies for a while."""
         await self._close()
 
     async def _close(self) -> None:
@@ -105,9 +108,6 @@ class ThinClient(Face):
             await asyncio.gather(task, return_exceptions=True)
         await self._close_writer()
         self._dispatch(self._core.closed(None, final=True))
-        for sink in self._sinks:
-            sink.put(None)
-        self._sinks.clear()
 
     async def _drain(self) -> None:
         if self._writer is not None:

@@ -127,10 +127,10 @@ class ThinClient(Face):
         self._core.say_close()
         if self._protocol is not None:
             self._protocol.flush()
-        return self._finally_closed()
+        return self._finally_closed().addCallback(self._end_sinks)
 
     def disconnect(self) -> Deferred[None]:
-        """End the connection, keep the session: the daemon keeps replies for a while."""
+        """End the connection, keep the session and the streams: the daemon keeps replies for a while."""
         self._wanted = False
         return self._finally_closed()
 
@@ -142,11 +142,13 @@ class ThinClient(Face):
         async def close() -> None:
             await self._hang_up()
             self._dispatch(self._core.closed(None, final=True))
-            for sink in self._sinks:
-                sink.end()
-            self._sinks.clear()
 
         return Deferred.fromCoroutine(close())
+
+    def _end_sinks(self, _: None) -> None:
+        for sink in self._sinks:
+            sink.end()
+        self._sinks.clear()
 
     async def _hang_up(self) -> None:
         if self._protocol is not None:

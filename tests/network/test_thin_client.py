@@ -321,18 +321,32 @@ class ConnectionTests(ThinTestCase):
         self.assertTrue(disconnected.is_graceful)
 
     def test_stop_and_disconnect(self) -> None:
-        """stop forgets the session, disconnect keeps it."""
+        """stop forgets the session, disconnect keeps it: its streams get the replies that came meanwhile."""
         thin = self.thin()
         app_id = thin.app_id
+        sink = thin.event_sink()
+        thin.send_message(thin.new_surb_id(), b"meanwhile", *self.destination(thin))
+        sent = sink.get()
+        self.network.run(0.1)
+        while not sent.called:
+            self.network.run(0.05)
         thin.disconnect()
-        self.network.run(1)
+        self.network.run(20)
         started = thin.start()
         self.network.run(1)
         self.successResultOf(started)
         self.assertEqual(thin.app_id, app_id)
+        event: Any = None
+        while not isinstance(event, MessageReplyEvent):
+            event = self.successResultOf(sink.get())
+        self.assertEqual(event.payload.rstrip(b"\0"), b"meanwhile")
+        waiting = sink.get()
+        self.assertNoResult(waiting)
         thin.stop()
         self.network.run(1)
         self.assertEqual(len(self.side.daemon.apps), 0)
+        self.assertIsInstance(self.successResultOf(waiting), DaemonDisconnected)
+        self.failureResultOf(sink.get(), StopAsyncIteration)
 
 
 class ConfigTests(SynchronousTestCase):
