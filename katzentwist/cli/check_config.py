@@ -49,8 +49,10 @@ def check(path: Path) -> tuple[str, list[str]]:
     """(kind of file, its mistakes)."""
     try:
         text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as e:
-        return "unknown", [str(e)]
+    except OSError as e:
+        return "unknown", [f"can not be read: {e.strerror}"]
+    except UnicodeDecodeError as e:
+        return "unknown", [f"not UTF-8: {e}"]
     try:
         tables = toml.parse(text)
     except ConfigError as e:

@@ -219,7 +219,8 @@ class HalfResolver:
     def service_half(self, gateway: Half, bind_given: bool) -> Half:
         """The second identity of a Provider (spec: provider 11.4)."""
         table, report = self.file.provider or ProviderTable(), self.report
-        name = table.service_identifier or f"{gateway.identifier}-service"
+        # Without the first name, which is a mistake of its own, nothing can be wrong with the second.
+        name = table.service_identifier or (f"{gateway.identifier}-service" if gateway.identifier else "service")
         if not table.service_identifier and len(name) > MAX_NAME:
             report.error(
                 f"'{name}' is longer than {MAX_NAME} bytes; choose a name with ServiceIdentifier",

@@ -56,6 +56,19 @@ class ExtrasTests(SynchronousTestCase):
         if all(importlib.util.find_spec(name) for name in PACKAGES):
             self.assertEqual(self.mistakes(), [])
 
+    def test_no_name(self) -> None:
+        """A Provider without a name is one mistake: that of its service half follows from it."""
+        self.change("Server.Identifier", "")
+        self.assertEqual(self.mistakes(), ["Server.Identifier: config: Server: Identifier is not set"])
+
+    def test_unreadable(self) -> None:
+        """check-config says why in words, without the number of the error."""
+        folder = self.file.parent
+        self.assertEqual(check_config.check(folder), ("unknown", ["can not be read: Is a directory"]))
+        self.file.write_bytes(b"\xff")
+        _, (said,) = check_config.check(self.file)
+        self.assertIn("not UTF-8", said)
+
     def test_nothing_needed(self) -> None:
         """A file that uses none of them is valid without them."""
         self.assertEqual(self.mistakes(), [])
