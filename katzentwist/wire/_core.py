@@ -205,9 +205,11 @@ class Session:
         """
         self._require(Phase.OPEN)
         sizes = self._config.sizes
-        if self._config.kind is not SessionKind.MIXNET or any(len(p) != sizes.packet_length for p in packets):
-            raise CommandError("not a packet of this network, or not a mixnet session")
-        self._out.append(self._sealer.seal_packets(list(packets), sizes.up))
+        length = sizes.packet_length if self._config.kind is SessionKind.MIXNET else -1
+        for packet in packets:
+            if len(packet) != length:
+                raise CommandError("not a packet of this network, or not a mixnet session")
+        self._out.append(self._sealer.seal_packets(packets, sizes.up))
 
     def data_to_send(self) -> bytes:
         """Bytes for the peer; each is returned once."""
