@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Most of the tests wait: two at a time take half as long.
+JOBS ?= 2
 SOURCES := setup.cfg pyproject.toml $(shell find katzentwist twisted -name '*.py' 2>/dev/null) \
 	$(shell find native -name '*.rs' -o -name 'Cargo.*' 2>/dev/null | grep -v /target/)
 EXTRAS := postgres,web,quic,test
@@ -15,7 +17,7 @@ testnet: $(VENV)/installed.stamp
 	$(BIN)/katzentwist testnet
 
 test: $(VENV)/tests.stamp
-	$(BIN)/python -m twisted.trial tests
+	$(BIN)/python -m twisted.trial -j$(JOBS) tests
 
 lint: $(VENV)/tools.stamp
 	$(BIN)/ruff check .

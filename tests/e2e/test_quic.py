@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from typing import Any
 
 from katzentwist.config import toml
@@ -133,10 +134,16 @@ class TransportTests(SharedNetworkCase):
         self.assertNotIn("Traceback", (self.net.node("mix1").folder / "output.log").read_text())
 
     def test_zz_quic_link_lives(self) -> None:
-        """A quiet QUIC link outlives the idle time-out of 30 s by its PINGs. (It runs last.)"""
-        import time
+        """A quiet QUIC link outlives the idle time-out of 30 s by its PINGs. (It runs last.)
 
-        before = metrics(self.net.node("provider1"))["katzenpost_outgoing_connections_total"]
-        time.sleep(33)
-        self.assertEqual(metrics(self.net.node("provider1"))["katzenpost_outgoing_connections_total"], before)
+        Links also end when a busy machine makes a node miss an epoch of 10 s, so one of three times will do. Without
+        PINGs they end each time.
+        """
+        for _ in range(3):
+            before = metrics(self.net.node("provider1"))["katzenpost_outgoing_connections_total"]
+            time.sleep(33)
+            if metrics(self.net.node("provider1"))["katzenpost_outgoing_connections_total"] == before:
+                break
+        else:
+            self.fail("links do not live for 33 s")
         self.assertGreater(self.incoming(self.net.node("mix1")) + self.incoming(self.net.node("mix2")), 0)
