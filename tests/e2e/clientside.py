@@ -201,10 +201,15 @@ def published_python() -> str | None:
     """A Python that has the published thin client; None if it can not be had."""
     folder = tempfile.mkdtemp(prefix="katzentwist-published-")
     atexit.register(shutil.rmtree, folder, True)
+    # trial -j hands its path on: pip would find there what the environment needs, and not install it.
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    python = str(Path(folder) / "bin" / "python")
     try:
-        subprocess.run([sys.executable, "-m", "venv", folder], check=True, capture_output=True, timeout=60)
-        python = str(Path(folder) / "bin" / "python")
-        subprocess.run([python, "-m", "pip", "install", "-q", PUBLISHED], check=True, capture_output=True, timeout=180)
+        for command, timeout in (
+            ([sys.executable, "-m", "venv", folder], 60),
+            ([python, "-m", "pip", "install", "-q", PUBLISHED], 180),
+        ):
+            subprocess.run(command, check=True, capture_output=True, timeout=timeout, env=clean)
     except (OSError, subprocess.SubprocessError):
         return None
     return python
