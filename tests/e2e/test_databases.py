@@ -187,6 +187,7 @@ class DatabaseTests(SharedNetworkCase):
 
     def mail(self, node: str, user: str, *texts: str, acks: bool = True, patience: float = 10.0) -> str:
         """Send to a user at a Provider; how many were acknowledged."""
+        self.net.wait_for_time()
         return self.client(
             "--gateway", SQL_SPOOL, "send", *(["--acks"] if acks else []), "--patience", str(patience),
             f"{node}-service", user, *texts,
