@@ -26,8 +26,8 @@ from katzentwist.sphinx import BatchResult, Kind, unwrap_batch
 BATCH: Final = 64
 """Most packets per native call: at 60 us each a thread is busy for 4 ms, so batches delay each other little."""
 INLINE: Final = 24
-"""Up to so many packets, a ms of work, are unwrapped on the spot: waking a thread, and being woken by it, costs more for
-a few packets than it frees."""
+"""Up to so many packets, a ms of work, are unwrapped on the spot: waking a thread, and being woken by it, costs more
+for a few packets than it frees."""
 INLINE_SHARE: Final = 0.3
 """Of the reactor's time, so that it stays free for the links of a busy node."""
 INBOUND_LIMIT: Final = 8192
