@@ -65,7 +65,6 @@ class Half:
         self._end = end
         self._timer: Any = None
         self._timer_at = 0.0
-        self._dispatched_epoch = -1
         self._woken = 0.0
         self.decoy_id: bytes = runtime.random.bytes(32)
         self.neighbours = Neighbours(

@@ -54,7 +54,7 @@ class Runtime:
         """What links need."""
         return Context(reactor=self.reactor, clock=self.clock, random=self.random, workers=self.workers)
 
-    @property
+    @cached_property
     def sizes(self) -> CommandSizes:
         """What the command codec needs."""
         g = self.geometry
@@ -62,7 +62,7 @@ class Runtime:
             packet_length=g.packet_length, payload_length=g.payload_tag_length + g.forward_payload_length
         )
 
-    @property
+    @cached_property
     def schedule(self) -> Schedule:
         """The timers that follow the epoch."""
         return Schedule(self.epochs)
