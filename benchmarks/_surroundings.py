@@ -6,11 +6,8 @@ under test stands in the middle layer; packets come from layer 0 and leave for l
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import random
-import socket
 import subprocess
 import sys
 import time
@@ -39,6 +36,7 @@ from katzentwist.pki.document import Document
 from katzentwist.pki.upload import SignedUpload
 from katzentwist.randomness import SystemRandom
 from katzentwist.sphinx import Geometry
+from katzentwist.testnet.plan import Ports
 from katzentwist.wire import Command, CommandSizes, PeerCredentials, SessionConfig, SessionKind
 from katzentwist.wire.commands import Consensus, GetConsensus, PostDescriptor, PostDescriptorStatus
 from katzentwist.wire.legal import AUTHORITY_NODE, NODE_DIALLER, NODE_LISTENER
@@ -50,17 +48,12 @@ SIZES = CommandSizes(packet_length=GEOMETRY.packet_length, payload_length=32 + G
 UNDER_TEST = "under-test"
 
 
-_PORTS = iter(random.sample(range(10_000, 32_000), 20_000))
-"""Below those that the system gives to whoever dials: hundreds of connections must not take a listener's port."""
+_PORTS = Ports(0, SystemRandom())
 
 
 def free_port() -> int:
     """A port that is free now, and is not given twice."""
-    for port in _PORTS:
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind((HOST, port))
-            return port
-    raise SystemExit("no port is free")
+    return _PORTS.take(1)
 
 
 def new_identity() -> Identity:

@@ -115,7 +115,7 @@ class _Writer:
     def __init__(self, folder: Path, shape: Shape) -> None:
         self._folder, self._shape = folder, shape
         self._random = SystemRandom()
-        self._ports = _Ports(shape.base_port, self._random)
+        self._ports = Ports(shape.base_port, self._random)
         self._geometry = Geometry.from_user_payload(shape.user_payload, shape.layers + 2, nike="x25519")
         self._authority: dict[str, Any] = {}
 
@@ -275,7 +275,7 @@ def _public(folder: Path) -> str:
     return str(folder / "identity.public.pem")
 
 
-class _Ports:
+class Ports:
     """Ports in a row, or free ones."""
 
     def __init__(self, base: int, random: IRandom) -> None:

@@ -9,7 +9,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -17,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import katzentwist.store
+from katzentwist.randomness import SystemRandom
+from katzentwist.testnet.plan import Ports
 
 SCRIPT = Path(katzentwist.store.__file__).parent / "create_database-postgresql.sql"
 PASSWORD = "pass word'%"
@@ -35,12 +36,12 @@ def programs() -> Path | None:
     return None
 
 
+_PORTS = Ports(0, SystemRandom())
+
+
 def free_port() -> int:
     """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    return _PORTS.take(1)
 
 
 class Postgres:

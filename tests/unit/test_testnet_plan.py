@@ -43,10 +43,10 @@ class PortTests(SynchronousTestCase):
             other.listen()
             port = other.getsockname()[1]
             self.patch(plan, "FREE_PORTS", [port])
-            error = self.assertRaises(ConfigError, plan._Ports(0, SeededRandom("ports")).take, 1)
+            error = self.assertRaises(ConfigError, plan.Ports(0, SeededRandom("ports")).take, 1)
             self.assertIn("--base-port", str(error))
             self.patch(plan, "FREE_PORTS", [port] * 20 + list(FREE_PORTS[:20]))
-            self.assertNotEqual(plan._Ports(0, SeededRandom("ports")).take(1), port)
+            self.assertNotEqual(plan.Ports(0, SeededRandom("ports")).take(1), port)
 
     def test_in_a_row(self) -> None:
         """From the one that was asked for, up to the last there is."""
