@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 
 def best_us(call: Callable[[], object], seconds: float = 0.4, runs: int = 7) -> float:
@@ -42,6 +43,13 @@ def thread_gain(call: Callable[[], object], threads: int = 2, repeat: int = 8, r
 
     one = min(seconds(1) for _ in range(runs))
     return threads * one / min(seconds(threads) for _ in range(runs))
+
+
+def show(figures: dict[str, Any], as_json: bool) -> None:
+    """Print figures, a line for each or one JSON object."""
+    print(
+        json.dumps(figures, indent=2) if as_json else "\n".join(f"{name}: {value}" for name, value in figures.items())
+    )
 
 
 def report(title: str, measure: Callable[[], dict[str, float | str]]) -> None:

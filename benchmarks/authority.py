@@ -11,7 +11,6 @@ answers, and the authority has made the document, all nodes fetch it at once. Tu
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import statistics
@@ -19,9 +18,11 @@ import subprocess
 import sys
 import tempfile
 import time
-import traceback
 from pathlib import Path
 from typing import Any
+
+from _measure import show
+from _reactor import run_in_reactor
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -255,22 +256,11 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="katzentwist-authority-"))
-    status = []
 
-    async def go() -> None:
-        try:
-            figures = await Run(folder, args.nodes).measure()
-            print(json.dumps(figures, indent=2) if args.json else "\n".join(f"{k}: {v}" for k, v in figures.items()))
-        except (Exception, SystemExit):
-            traceback.print_exc()
-            status.append(1)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-            reactor.stop()
+    async def work() -> None:
+        show(await Run(folder, args.nodes).measure(), args.json)
 
-    reactor.callWhenRunning(lambda: Deferred.fromCoroutine(go()))
-    reactor.run()
-    sys.exit(1 if status else 0)
+    run_in_reactor(work, clean_up=lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import shutil
 import signal
 import statistics
@@ -23,6 +22,8 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from _measure import show
 
 from katzentwist.testnet.children import Child, Children
 from katzentwist.testnet.plan import Network, Node, Shape, generate
@@ -199,7 +200,7 @@ def main() -> None:
     finally:
         children.stop()
         shutil.rmtree(folder, ignore_errors=True)
-    print(json.dumps(figures, indent=2) if args.json else "\n".join(f"{k}: {v}" for k, v in figures.items()))
+    show(figures, args.json)
 
 
 if __name__ == "__main__":

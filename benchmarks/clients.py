@@ -6,7 +6,6 @@ python benchmarks/clients.py --clients 5000 --reconnect 500
 from __future__ import annotations
 
 import argparse
-import json
 import resource
 import sys
 import time
@@ -14,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from _measure import show
+from _reactor import run_in_reactor
 from _surroundings import GEOMETRY, HOST, KEM, SIZES, Usage, _sleep
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, DeferredList
@@ -169,15 +170,9 @@ def main() -> None:
         with LiveNetwork(shape) as net:
             net.start()
             figures = await run(net, args.clients, args.seconds, min(args.reconnect, args.clients))
-        print(json.dumps(figures, indent=2) if args.json else "\n".join(f"{k}: {v}" for k, v in figures.items()))
+        show(figures, args.json)
 
-    def start() -> None:
-        done = Deferred.fromCoroutine(go())
-        done.addErrback(lambda failure: failure.printTraceback())
-        done.addBoth(lambda _: reactor.stop())
-
-    reactor.callWhenRunning(start)
-    reactor.run()
+    run_in_reactor(go)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import traceback
 import urllib.request
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,8 +28,8 @@ from pathlib import Path
 from typing import Any
 
 from _measure import best_us
+from _reactor import run_in_reactor
 from _surroundings import GEOMETRY, HOST, Neighbour, Surroundings, Usage, _sleep
-from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 
@@ -266,28 +265,24 @@ def main() -> None:
     args = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="katzentwist-load-"))
     around = Surroundings(folder, args.peers, args.peers, args.mu, idle=args.storm)
-    status = []
 
-    async def go() -> None:
-        try:
-            figures = await Load(args, around).run()
-            if args.json:
-                print(json.dumps(figures, indent=2))
-            else:
-                width = max(map(len, figures))
-                print("\n".join(f"{name:<{width}}  {value}" for name, value in figures.items()))
-        except Exception:
-            traceback.print_exc()
-            print((folder / "node" / "output.log").read_text()[-3000:], file=sys.stderr)
-            status.append(1)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-            around.workers.stop()
-            reactor.stop()
+    async def work() -> None:
+        figures = await Load(args, around).run()
+        if args.json:
+            print(json.dumps(figures, indent=2))
+        else:
+            width = max(map(len, figures))
+            print("\n".join(f"{name:<{width}}  {value}" for name, value in figures.items()))
 
-    reactor.callWhenRunning(lambda: Deferred.fromCoroutine(go()))
-    reactor.run()
-    sys.exit(1 if status else 0)
+    def clean_up() -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        around.workers.stop()
+
+    run_in_reactor(
+        work,
+        explain=lambda: print((folder / "node" / "output.log").read_text()[-3000:], file=sys.stderr),
+        clean_up=clean_up,
+    )
 
 
 if __name__ == "__main__":

@@ -9,22 +9,21 @@ memory is read. The difference between the two is told per packet, beside the si
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import signal
 import sys
 import tempfile
-import traceback
 import urllib.request
 from pathlib import Path
 from typing import Any
+
+from _measure import show
+from _reactor import run_in_reactor
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from _surroundings import GEOMETRY, HOST, Surroundings, Usage, _sleep
 from load import TWISTD, prepare, start
-from twisted.internet import reactor
-from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 
 from katzentwist.sphinx import PathHop
@@ -85,23 +84,15 @@ def main() -> None:
     args = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="katzentwist-memory-"))
     around = Surroundings(folder, 1, 1, MU)
-    status = []
 
-    async def go() -> None:
-        try:
-            figures = await measure(around, args.packets)
-            print(json.dumps(figures, indent=2) if args.json else "\n".join(f"{k}: {v}" for k, v in figures.items()))
-        except Exception:
-            traceback.print_exc()
-            status.append(1)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-            around.workers.stop()
-            reactor.stop()
+    async def work() -> None:
+        show(await measure(around, args.packets), args.json)
 
-    reactor.callWhenRunning(lambda: Deferred.fromCoroutine(go()))
-    reactor.run()
-    sys.exit(1 if status else 0)
+    def clean_up() -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        around.workers.stop()
+
+    run_in_reactor(work, clean_up=clean_up)
 
 
 if __name__ == "__main__":

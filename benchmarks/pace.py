@@ -9,7 +9,6 @@ tick builds and sends a decoy loop, whose reply comes back. The packets are coun
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import sys
 import time
@@ -18,7 +17,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from _measure import best_us
+from _measure import best_us, show
 from _surroundings import Usage
 
 from katzentwist.crypto import nike
@@ -71,7 +70,7 @@ def main() -> None:
     rates = {"lambda_p": args.lambda_p, "lambda_l": 0.0001, "lambda_m": 0.0, "mu": 0.05}
     with LiveNetwork(Shape(providers=0, gateways=1, service_nodes=1, epoch="5m", **rates)) as net:
         figures = run(net, args.seconds, args.warmup)
-    print(json.dumps(figures, indent=2) if args.json else "\n".join(f"{k}: {v}" for k, v in figures.items()))
+    show(figures, args.json)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from _reactor import run_in_reactor
 from _surroundings import Usage, _sleep
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, DeferredList
@@ -287,13 +288,7 @@ def main() -> None:
             ThreadWorkers.stop(shared)
         print(json.dumps(figures, indent=None if args.json else 2))
 
-    def start() -> None:
-        done = Deferred.fromCoroutine(go())
-        done.addErrback(lambda failure: failure.printTraceback())
-        done.addBoth(lambda _: reactor.stop())
-
-    reactor.callWhenRunning(start)
-    reactor.run()
+    run_in_reactor(go)
 
 
 if __name__ == "__main__":

@@ -12,21 +12,21 @@ changes.
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import sys
 import tempfile
 import time
-import traceback
 import urllib.request
 from pathlib import Path
 from typing import Any
+
+from _measure import show
+from _reactor import run_in_reactor
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from _crowd import KEM, Crowd, sleep
 from _surroundings import Usage
-from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
 
 from katzentwist.config.addresses import Address
@@ -107,7 +107,7 @@ def links(metrics: str) -> tuple[int, int]:
     return int(up), int(down)
 
 
-async def run(crowd: Crowd, args: argparse.Namespace) -> dict[str, Any]:
+async def measure(crowd: Crowd, args: argparse.Namespace) -> dict[str, Any]:
     """All phases."""
     await crowd.listen()
     running = ROLES[args.role]
@@ -179,26 +179,18 @@ def main() -> None:
     args = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="katzentwist-turns-"))
     crowd = Crowd(folder, args.nodes, args.epoch, ROLES[args.role], args.blame)
-    status = []
 
-    async def go() -> None:
-        try:
-            figures = await run(crowd, args)
-            print(json.dumps(figures, indent=2) if args.json else "\n".join(f"{k}: {v}" for k, v in figures.items()))
-        except BaseException:
-            traceback.print_exc()
-            status.append(1)
-        finally:
-            crowd.stop()
-            if args.keep:
-                print(folder, file=sys.stderr)
-            else:
-                shutil.rmtree(folder, ignore_errors=True)
-            reactor.stop()
+    async def work() -> None:
+        show(await measure(crowd, args), args.json)
 
-    reactor.callWhenRunning(lambda: Deferred.fromCoroutine(go()))
-    reactor.run()
-    sys.exit(1 if status else 0)
+    def clean_up() -> None:
+        crowd.stop()
+        if args.keep:
+            print(folder, file=sys.stderr)
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    run_in_reactor(work, clean_up=clean_up)
 
 
 if __name__ == "__main__":

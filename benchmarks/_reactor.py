@@ -1,0 +1,40 @@
+"""A benchmark as a coroutine in the reactor."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+
+
+def run_in_reactor(
+    work: Callable[[], Coroutine[Any, Any, None]],
+    *,
+    explain: Callable[[], None] = lambda: None,
+    clean_up: Callable[[], None] = lambda: None,
+) -> None:
+    """Run it to its end, and end the program: with status 1 and a traceback if it failed.
+
+    :param explain: called after a failure, before *clean_up*.
+    """
+    failed = False
+
+    async def go() -> None:
+        nonlocal failed
+        try:
+            await work()
+        except (Exception, SystemExit):
+            failed = True
+            traceback.print_exc()
+            explain()
+        finally:
+            clean_up()
+            reactor.stop()
+
+    reactor.callWhenRunning(lambda: Deferred.fromCoroutine(go()))
+    reactor.run()
+    sys.exit(1 if failed else 0)
