@@ -60,6 +60,18 @@ PARAMETERS = Parameters(mu=0.01, lambda_p=0.01, lambda_l=0.01, lambda_m=0.001)
 ECHO = "+echo"
 
 
+def authority_entry(port: int, identity_key: bytes, link_key: bytes) -> Authority:
+    """An authority in the files of nodes."""
+    return Authority(
+        identifier=f"auth{port}",
+        identity_key=identity_key,
+        signature_scheme="Ed25519",
+        link_key=link_key,
+        wire_kem="x25519",
+        addresses=(parse_address(f"tcp://127.0.0.1:{port}"),),
+    )
+
+
 class FakeAuthority:
     """The nonvoting authority without a disk.
 
@@ -79,14 +91,7 @@ class FakeAuthority:
     @property
     def config(self) -> Authority:
         """Its entry in the files of nodes."""
-        return Authority(
-            identifier=f"auth{self.port}",
-            identity_key=self.identity[1],
-            signature_scheme="Ed25519",
-            link_key=self.link[1],
-            wire_kem="x25519",
-            addresses=(parse_address(f"tcp://127.0.0.1:{self.port}"),),
-        )
+        return authority_entry(self.port, self.identity[1], self.link[1])
 
     def start(self, nodes: list[FakeNode]) -> None:
         """Listen, with these nodes on the white list."""

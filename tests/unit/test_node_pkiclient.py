@@ -31,7 +31,7 @@ from katzentwist.wire import SessionConfig, SessionKind
 from katzentwist.wire.codes import ConsensusCode, DescriptorCode
 
 from ..network.clientnet import EPOCHS, GEOMETRY, SIGNER, WIRE, FakeClock
-from ..network.nodenet import NodeNet
+from ..network.nodenet import NodeNet, authority_entry
 
 NOW = 4_000_000
 
@@ -81,14 +81,7 @@ class Desk:
 
     @property
     def config(self) -> Authority:
-        return Authority(
-            identifier=f"auth{self.port}",
-            identity_key=self.identity[1],
-            signature_scheme="Ed25519",
-            link_key=self.link[1],
-            wire_kem="x25519",
-            addresses=(self.address,),
-        )
+        return authority_entry(self.port, self.identity[1], self.link[1])
 
 
 class Half:
