@@ -291,6 +291,7 @@ class Connector:
         # A layer may have thousands of nodes: dialling them all, or judging them all, takes many turns.
         self._dialling = Gradual(runtime.reactor, self._hold, DIAL_BREATH)
         self._judging: Gradual[OutgoingLink] = Gradual(runtime.reactor, OutgoingLink.recheck)
+        self._keeping: Gradual[OutgoingLink] = Gradual(runtime.reactor, OutgoingLink.housekeeping)
         self._running = False
 
     def __iter__(self) -> Iterator[OutgoingLink]:
@@ -323,8 +324,7 @@ class Connector:
             link.start()
 
     def _keep(self) -> None:
-        for link in self:
-            link.housekeeping()
+        self._keeping.start(self)
 
     def recheck(self) -> None:
         """Reauthenticate every peer."""
@@ -341,7 +341,7 @@ class Connector:
     def stop(self) -> None:
         """Close all links."""
         self._running = False
-        for timer in (self._sweeping, self._housekeeping, self._rechecks, self._dialling, self._judging):
+        for timer in (self._sweeping, self._housekeeping, self._rechecks, self._dialling, self._judging, self._keeping):
             timer.stop()
         for link in self:
             link.stop()
