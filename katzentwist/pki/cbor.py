@@ -20,6 +20,7 @@ from typing import Any, Final, NoReturn, TypeAlias, cast
 
 import cbor2
 
+from katzentwist.crypto.copies import WORTH, cut
 from katzentwist.errors import PKIError
 
 Value: TypeAlias = Any
@@ -157,7 +158,7 @@ class _Reader:
         end = self.at + size
         if end > len(self.data):
             raise IndexError
-        piece = self.data[self.at : end]
+        piece = self.data[self.at : end] if size < WORTH else cut(self.data, self.at, end)
         self.at = end
         return piece
 

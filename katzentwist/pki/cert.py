@@ -22,6 +22,7 @@ from functools import cached_property
 
 import attrs
 
+from katzentwist.crypto.copies import join
 from katzentwist.crypto.keys import identity_hash
 from katzentwist.crypto.sign import by_name
 from katzentwist.errors import PKIError
@@ -134,7 +135,7 @@ class Certificate:
     @cached_property
     def message(self) -> bytes:
         """What every signer signs (spec: pki 4.2)."""
-        return _PREFIX.pack(self.version, self.expiration) + self.key_type.encode() + self.certified
+        return join([_PREFIX.pack(self.version, self.expiration), self.key_type.encode(), self.certified])
 
     def check(self, now: int) -> None:
         """The sanity check, the first step of every operation (spec: pki 4.3).

@@ -21,6 +21,7 @@ from typing import ClassVar, Self
 
 import attrs
 
+from katzentwist.crypto.copies import cut
 from katzentwist.errors import CommandError
 
 HEADER = 6
@@ -282,7 +283,7 @@ class Consensus(Command):
     @classmethod
     def from_body(cls, body: bytes, sizes: CommandSizes) -> Self:
         _need(len(body) >= 1, cls, body)
-        return cls(body[0], body[1:])
+        return cls(body[0], cut(body, 1))
 
 
 @attrs.frozen(kw_only=True)
@@ -499,7 +500,7 @@ def unframe(data: bytes) -> tuple[int, bytes]:
         raise CommandError("command shorter than its length field says")
     if not data.endswith(bytes(len(data) - end), end):
         raise CommandError("padding is not zero")
-    return data[0], data[HEADER:end]
+    return data[0], cut(data, HEADER, end)
 
 
 def parse(data: bytes, kind: SessionKind, sizes: CommandSizes) -> Command:

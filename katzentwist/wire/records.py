@@ -8,7 +8,8 @@
 
 :data:`RecordSealer` and :data:`RecordOpener` are the native core's classes where it is there, else the twins here; both
 have the same interface and give the same bytes. An opener holds at most one record and what came behind it: the body is
-buffered as it arrives and never allocated ahead.
+buffered as it arrives and never allocated ahead. The native one decrypts a large body as it arrives too, and hands it
+out, as always, when its tag was found right.
 """
 
 from __future__ import annotations
@@ -35,17 +36,50 @@ class PureRecordSealer:
     def __init__(self, key: bytes, nonce: int = 0) -> None:
         self.key = key
         self.nonce = nonce
+        self._begun: aead.SealingStream | None = None
+        self._left = 0
 
     def seal(self, commands: Iterable[bytes]) -> bytes:
         """The records of these (already padded) commands, one after the other."""
         out = []
         for command in commands:
+            self._check()
             length = (len(command) + aead.TAG_SIZE).to_bytes(4, "big")
             out.append(aead.seal(self.key, self.nonce, length))
             out.append(aead.seal(self.key, self.nonce + 1, command))
-            self.nonce += 2
-            self.key = aead.rekey(self.key)
+            self._advance()
         return b"".join(out)
+
+    def begin(self, size: int) -> bytes:
+        """The head of a record for a command of *size* bytes, which comes piece by piece."""
+        self._check()
+        head = aead.seal(self.key, self.nonce, (size + aead.TAG_SIZE).to_bytes(4, "big"))
+        self._begun, self._left = aead.SealingStream(self.key, self.nonce + 1), size
+        return head
+
+    def seal_piece(self, piece: bytes) -> bytes:
+        """The next piece of the command that was begun, sealed; the last one completes the record.
+
+        :raises CryptoError: nothing was begun, or this is more than the command has.
+        """
+        if self._begun is None or len(piece) > self._left:
+            raise CryptoError("more than the record was begun for")
+        self._left -= len(piece)
+        sealed = self._begun.update(piece)
+        if self._left:
+            return sealed
+        sealed += self._begun.tag()
+        self._begun = None
+        self._advance()
+        return sealed
+
+    def _check(self) -> None:
+        if self._begun is not None:
+            raise CryptoError("a record is begun and not complete")
+
+    def _advance(self) -> None:
+        self.nonce += 2
+        self.key = aead.rekey(self.key)
 
     def seal_packets(self, packets: Iterable[bytes], pad_to: int) -> bytes:
         """The records of SendPacket commands with these packets, each padded with zeros to *pad_to* bytes."""

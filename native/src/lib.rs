@@ -11,6 +11,7 @@ mod cpu;
 mod hopkeys;
 mod mlkem;
 mod py_aez;
+mod py_bytes;
 mod py_keys;
 mod py_records;
 mod py_sphinx;
@@ -24,7 +25,7 @@ mod x25519;
 use pyo3::prelude::*;
 
 /// Counts changes of what this module offers; katzentwist/crypto/native.py refuses another number.
-const INTERFACE: u32 = 2;
+const INTERFACE: u32 = 3;
 
 /// Which code runs on this processor.
 #[pyfunction]
@@ -48,6 +49,8 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(py_keys::mlkem768_keypair, module)?)?;
     module.add_function(wrap_pyfunction!(py_keys::mlkem768_encapsulate, module)?)?;
     module.add_function(wrap_pyfunction!(py_keys::mlkem768_decapsulate, module)?)?;
+    module.add_function(wrap_pyfunction!(py_bytes::join_bytes, module)?)?;
+    module.add_function(wrap_pyfunction!(py_bytes::cut_bytes, module)?)?;
     module.add_function(wrap_pyfunction!(py_aez::aez_encrypt, module)?)?;
     module.add_function(wrap_pyfunction!(py_aez::aez_decrypt, module)?)?;
     module.add_function(wrap_pyfunction!(py_sphinx::unwrap_one, module)?)?;

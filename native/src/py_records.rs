@@ -1,6 +1,7 @@
 //! Python bindings of the record layer. What is wrong with the stream is a katzentwist CryptoError, as in the twin.
 
 use crate::aead::Key;
+use crate::py_bytes::{WORTH_LETTING_GO, copied};
 use crate::python::exactly;
 use crate::records::{Direction, Opener};
 use pyo3::prelude::*;
@@ -9,9 +10,6 @@ use pyo3::types::{PyBytes, PyList};
 use std::ops::Range;
 
 pyo3::import_exception!(katzentwist.errors, CryptoError);
-
-/// Less than this is done at once: to let go of the interpreter and to get it back costs more, and wakes other threads.
-const WORTH_LETTING_GO: usize = 1 << 16;
 
 /// Do work over *size* bytes, without the interpreter lock where that pays.
 fn run<T: Send>(py: Python<'_>, size: usize, work: impl FnOnce() -> T + Send) -> T {
@@ -44,10 +42,7 @@ impl RecordSealer {
     #[new]
     #[pyo3(signature = (key, nonce = 0))]
     fn new(key: &[u8], nonce: u64) -> PyResult<Self> {
-        Ok(RecordSealer(Direction {
-            key: new_key(key)?,
-            nonce,
-        }))
+        Ok(RecordSealer(Direction::new(new_key(key)?, nonce)))
     }
 
     /// The records of these (already padded) commands, one after the other.
@@ -73,6 +68,22 @@ impl RecordSealer {
         let size = packets.len().saturating_mul(pad_to);
         let out = run(py, size, || self.0.seal_packets(&packets, pad_to))
             .map_err(CryptoError::new_err)?;
+        Ok(PyBytes::new(py, &out))
+    }
+
+    /// The head of a record for a command of size bytes, which comes piece by piece.
+    fn begin<'py>(&mut self, py: Python<'py>, size: usize) -> PyResult<Bound<'py, PyBytes>> {
+        let head = self.0.begin(size).map_err(CryptoError::new_err)?;
+        Ok(PyBytes::new(py, &head))
+    }
+
+    /// The next piece of the command that was begun, sealed; the last one completes the record.
+    fn seal_piece<'py>(
+        &mut self,
+        py: Python<'py>,
+        piece: PyBackedBytes,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let out = self.0.seal_piece(&piece).map_err(CryptoError::new_err)?;
         Ok(PyBytes::new(py, &out))
     }
 
@@ -107,14 +118,17 @@ impl RecordOpener {
     ) -> PyResult<Bound<'py, PyList>> {
         let data: PyBackedBytes = data.extract()?;
         let opener = &mut self.0;
+        let size = if opener.has_large() {
+            WORTH_LETTING_GO
+        } else {
+            data.len()
+        };
         let ranges: Vec<Range<usize>> =
-            run(py, data.len(), || opener.feed(&data)).map_err(CryptoError::new_err)?;
-        PyList::new(
-            py,
-            ranges
-                .iter()
-                .map(|range| PyBytes::new(py, self.0.bytes(range))),
-        )
+            run(py, size, || opener.feed(&data)).map_err(CryptoError::new_err)?;
+        let commands = ranges
+            .iter()
+            .map(|range| copied(py, &[self.0.bytes(range)]));
+        PyList::new(py, commands.collect::<PyResult<Vec<_>>>()?)
     }
 
     #[getter]

@@ -2,7 +2,7 @@
 //!
 //! record = AEAD(k, n, "", be32(L)) || AEAD(k, n + 1, "", command), L = command + 16; then n += 2 and a new key.
 
-use crate::aead::{self, Key, LAST_NONCE, TAG_SIZE};
+use crate::aead::{self, Key, LAST_NONCE, Stream, TAG_SIZE};
 use std::ops::Range;
 
 const LENGTH_SIZE: usize = 4;
@@ -13,19 +13,36 @@ const MAX_COMMAND: u32 = 500_000_000 - TAG_SIZE as u32;
 /// What is reserved ahead for one call's output, at most.
 const MAX_RESERVE: u64 = 1 << 24;
 
+/// A command from this size on is opened as its bytes come: at its end there is not all of the work to do at once.
+const LARGE: usize = 1 << 16;
+
 const USED_UP: &str = "the nonce counter is used up";
 const TOO_LONG: &str = "the command is too long for a record";
 const BAD_TAG: &str = "authentication tag does not fit";
+const UNFINISHED: &str = "a record is begun and not complete";
+const TOO_MUCH: &str = "more than the record was begun for";
 
 /// Key and counter of one direction.
 pub struct Direction {
     pub key: Key,
     pub nonce: u64,
+    /// The record that is being sealed piece by piece, and how much of its command is to come.
+    begun: Option<(Box<Stream>, usize)>,
 }
 
 impl Direction {
+    pub fn new(key: Key, nonce: u64) -> Self {
+        Direction {
+            key,
+            nonce,
+            begun: None,
+        }
+    }
+
     fn check(&self) -> Result<(), String> {
-        if self.nonce >= LAST_NONCE - 1 {
+        if self.begun.is_some() {
+            Err(UNFINISHED.into())
+        } else if self.nonce >= LAST_NONCE - 1 {
             Err(USED_UP.into())
         } else {
             Ok(())
@@ -57,6 +74,35 @@ impl Direction {
         out.extend_from_slice(&tag);
         self.advance();
         Ok(())
+    }
+
+    /// The sealed header of a record for a command of *size* bytes, which [`Self::seal_piece`] gets.
+    pub fn begin(&mut self, size: usize) -> Result<Vec<u8>, String> {
+        self.check()?;
+        let size = check_size(size)?;
+        let mut header = (size + TAG_SIZE as u32).to_be_bytes();
+        let tag = aead::seal(&self.key, self.nonce, &mut header).ok_or(TOO_LONG)?;
+        self.begun = Some((Stream::boxed(&self.key, self.nonce + 1), size as usize));
+        Ok([header.as_slice(), tag.as_slice()].concat())
+    }
+
+    /// The next piece of the command; with its last byte the record is complete.
+    pub fn seal_piece(&mut self, piece: &[u8]) -> Result<Vec<u8>, String> {
+        let (mut stream, size) = self.begun.take().ok_or(TOO_MUCH)?;
+        let Some(left) = size.checked_sub(piece.len()) else {
+            self.begun = Some((stream, size));
+            return Err(TOO_MUCH.into());
+        };
+        let mut out = Vec::with_capacity(piece.len() + TAG_SIZE);
+        out.extend_from_slice(piece);
+        stream.seal(&mut out);
+        if left > 0 {
+            self.begun = Some((stream, left));
+        } else {
+            out.extend_from_slice(&stream.tag());
+            self.advance();
+        }
+        Ok(out)
     }
 
     /// The records of these commands.
@@ -96,12 +142,14 @@ impl Direction {
 
 /// All sizes of a call, before its first record is sealed: an error must not leave the key half way.
 fn check_sizes(sizes: impl Iterator<Item = usize>) -> Result<Vec<u32>, String> {
-    sizes
-        .map(|size| match u32::try_from(size) {
-            Ok(size) if size <= MAX_COMMAND => Ok(size),
-            _ => Err(TOO_LONG.into()),
-        })
-        .collect()
+    sizes.map(check_size).collect()
+}
+
+fn check_size(size: usize) -> Result<u32, String> {
+    match u32::try_from(size) {
+        Ok(size) if size <= MAX_COMMAND => Ok(size),
+        _ => Err(TOO_LONG.into()),
+    }
 }
 
 fn reserve(sizes: &[u32]) -> Vec<u8> {
@@ -121,19 +169,27 @@ pub struct Opener {
     done: usize,
     /// L of the record whose header is open.
     length: Option<usize>,
+    /// The large command that is being opened, and how much of it is: nobody sees it before its tag was found right.
+    large: Option<(Box<Stream>, usize)>,
     dead: bool,
 }
 
 impl Opener {
     pub fn new(key: Key, max_body: usize) -> Self {
         Opener {
-            direction: Direction { key, nonce: 0 },
+            direction: Direction::new(key, 0),
             max_body,
             buffer: Vec::new(),
             done: 0,
             length: None,
+            large: None,
             dead: false,
         }
+    }
+
+    /// Whether a large command is on its way: with it the buffer grows, and may have to move megabytes.
+    pub fn has_large(&self) -> bool {
+        self.large.is_some()
     }
 
     /// Where in [`Self::bytes`] the commands stand that are complete now. After an error it opens nothing more.
@@ -161,6 +217,7 @@ impl Opener {
             buffer,
             done,
             length,
+            large,
             ..
         } = self;
         loop {
@@ -182,17 +239,31 @@ impl Opener {
                     }
                     *done += SEALED_HEADER;
                     *length = Some(body);
+                    if body >= LARGE {
+                        *large = Some((Stream::boxed(&direction.key, direction.nonce + 1), 0));
+                    }
                     body
                 }
             };
             let rest = buffer.get_mut(*done..).unwrap_or_default();
+            if let Some((stream, opened)) = large {
+                let there = rest.len().min(body - TAG_SIZE);
+                stream.open(rest.get_mut(*opened..there).unwrap_or_default());
+                *opened = there;
+            }
             let Some((record, _)) = rest.split_at_mut_checked(body) else {
                 return Ok(());
             };
             let Some((command, tag)) = record.split_last_chunk_mut::<TAG_SIZE>() else {
                 return Ok(());
             };
-            aead::open(&direction.key, direction.nonce + 1, command, tag).ok_or(BAD_TAG)?;
+            let right = match large.take() {
+                Some((stream, _)) => stream.verify(tag),
+                None => aead::open(&direction.key, direction.nonce + 1, command, tag).is_some(),
+            };
+            if !right {
+                return Err(BAD_TAG.into());
+            }
             commands.push(*done..*done + command.len());
             *done += body;
             *length = None;

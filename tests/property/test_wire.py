@@ -218,6 +218,63 @@ class RecordTests(SynchronousTestCase):
 
         check()
 
+    def test_pieces(self) -> None:
+        """A record that is sealed piece by piece has the bytes of one that is sealed at once, in both codes."""
+
+        @settings(max_examples=60, deadline=None)
+        @given(st.binary(min_size=32, max_size=32), st.binary(max_size=700), st.data())
+        def check(key: bytes, command: bytes, data) -> None:
+            for kind in (records.PureRecordSealer, records.RecordSealer):
+                sealer, stream, rest = kind(key), b"", command
+                stream += sealer.begin(len(command))
+                for refused in (sealer.begin, lambda size, sealer=sealer: sealer.seal([bytes(size)])):
+                    self.assertRaises(CryptoError, refused, 1)
+                self.assertRaises(CryptoError, sealer.seal_piece, command + b"x")
+                while True:
+                    size = data.draw(st.integers(0, len(rest)))
+                    stream += sealer.seal_piece(rest[:size])
+                    rest = rest[size:]
+                    if not rest:
+                        break
+                self.assertEqual(stream, records.PureRecordSealer(key).seal([command]))
+                self.assertRaises(CryptoError, sealer.seal_piece, b"")
+                whole = records.PureRecordSealer(key)
+                whole.seal([command])
+                self.assertEqual((sealer.key, sealer.nonce), (whole.key, whole.nonce))
+
+        check()
+
+    def test_large_records(self) -> None:
+        """Large bodies, which the native opener decrypts as they come: cut anyhow, whole or with one bit flipped."""
+
+        @settings(max_examples=40, deadline=None)
+        @given(
+            st.binary(min_size=32, max_size=32),
+            st.lists(st.integers((1 << 16) - 40, (1 << 16) + 9000) | st.integers(0, 50), min_size=1, max_size=3),
+            st.lists(st.integers(1, 80000), min_size=1, max_size=6),
+            st.none() | st.integers(0, 1 << 20),
+        )
+        def check(key: bytes, sizes: list[int], cuts: list[int], flipped: int | None) -> None:
+            frames = [bytes(i * n % 251 for i in range(n)) for n in sizes]
+            stream = bytearray(records.PureRecordSealer(key).seal(frames))
+            if flipped is not None:
+                stream[flipped % len(stream)] ^= 1
+            got: list[list[object]] = []
+            for opener in (records.PureRecordOpener(key), records.RecordOpener(key)):
+                rest, came, turn = bytes(stream), [], 0
+                while rest and came[-1:] != ["refused"]:
+                    size = cuts[turn % len(cuts)]
+                    try:
+                        came += opener.feed(rest[:size])
+                    except CryptoError:
+                        came.append("refused")
+                    rest, turn = rest[size:], turn + 1
+                got.append(came)
+            self.assertEqual(*got)
+            self.assertEqual(got[0] == frames, flipped is None)
+
+        check()
+
 
 class AddressTests(SynchronousTestCase):
     """URLs."""
