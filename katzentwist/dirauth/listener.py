@@ -24,8 +24,8 @@ MAX_REQUESTS: Final = 4096
 """Requests that are not answered yet; beyond, the newest is refused. A node asks again."""
 MAX_POSTING: Final = 1 << 26
 """Bytes of uploads that are being looked at; beyond, the newest is refused."""
-MAX_SENDING: Final = 1 << 26
-"""Bytes of documents on their way, where each has a sealed copy; beyond, requests for documents wait for their turn."""
+MAX_SENDING: Final = 64
+"""Large documents on their way, each with some 150 kB of it sealed; beyond, requests for documents wait their turn."""
 PATIENCE: Final = 30.0
 """Age of a connection whose peer has given up waiting; it goes if others wait for their turn (spec: link 11.2)."""
 
@@ -56,7 +56,7 @@ class AuthorityListener(LinkOwner):
         self._open: dict[ILink, HalfOpen] = {}
         self._posting: dict[ILink, int] = {}
         self._waiting: dict[ILink, Consensus] = {}
-        self._sending: dict[ILink, int] = {}
+        self._sending: dict[ILink, None] = {}
         self._refused = 0
         self._idle: Deferred[None] | None = None
 
@@ -119,7 +119,7 @@ class AuthorityListener(LinkOwner):
         """Send documents, first come first served."""
         while self._waiting:
             link, reply = next(iter(self._waiting.items()))
-            if self._sending and sum(self._sending.values()) + len(reply.payload) > MAX_SENDING:
+            if len(self._sending) >= MAX_SENDING:
                 oldest = next(iter(self._sending))
                 if oldest.age > PATIENCE:
                     oldest.close()
@@ -130,7 +130,7 @@ class AuthorityListener(LinkOwner):
             if link.writable:
                 link.close()
             else:  # a large document gets the time that a slow peer needs for it
-                self._sending[link] = len(reply.payload)
+                self._sending[link] = None
 
     def writable(self, link: ILink) -> None:
         """The answer is out."""
@@ -145,7 +145,8 @@ class AuthorityListener(LinkOwner):
         if entry is not None:
             self._silent.leave(entry)
         self._waiting.pop(link, None)
-        if self._sending.pop(link, None) is not None:
+        if link in self._sending:
+            del self._sending[link]
             self._serve()
         if self._idle is not None and not self._open:
             idle, self._idle = self._idle, None

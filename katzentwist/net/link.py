@@ -83,6 +83,10 @@ class LinkProtocol(Protocol):
         self._paused = False
         self._fd = -1
         self._in_burst = False
+        self._full = False
+        """Whether the transport's buffer is."""
+        self._sending = False
+        """Whether the next piece of a document waits for its turn."""
 
     # For the owner
 
@@ -112,7 +116,7 @@ class LinkProtocol(Protocol):
 
     def send(self, command: Command) -> bool:
         """See ILink."""
-        if not self._session.is_open:
+        if self._closing or not self._session.is_open:
             return False
         self._session.send(command)
         self._flush()
@@ -120,7 +124,7 @@ class LinkProtocol(Protocol):
 
     def sendPackets(self, packets: Sequence[bytes]) -> bool:
         """See ILink."""
-        if not self._session.is_open:
+        if self._closing or not self._session.is_open:
             return False
         self._session.send_packets(packets)
         self._flush()
@@ -227,18 +231,17 @@ class LinkProtocol(Protocol):
 
     def pauseProducing(self) -> None:
         """The transport's buffer is full."""
-        self.writable = False
+        self.writable, self._full = False, True
         if self._write_timer is None:
             self._write_timer = self._context.reactor.callLater(self._write_timeout, self._write_timed_out)
 
     def resumeProducing(self) -> None:
         """There is room again."""
-        self.writable = True
+        self._full = False
         if self._write_timer is not None:
             self._write_timer.cancel()
             self._write_timer = None
-        if self.established and not self._closing:
-            self._owner.writable(self)
+        self._send_on()
 
     def stopProducing(self) -> None:
         """The transport is going away; connectionLost follows."""
@@ -311,6 +314,30 @@ class LinkProtocol(Protocol):
         data = self._session.data_to_send()
         if data:
             tcp.write(self.transport, data)
+        if self._session.has_more:
+            self.writable = False
+            self._send_on()
+
+    def _send_on(self) -> None:
+        """There may be room: for the next piece of a document, or for whatever the owner has."""
+        if self._sending or self._full:
+            return
+        if self._session.has_more:
+            self._sending = True
+            self._context.turns.add(self._send_piece)
+        elif not self._closing:
+            self.writable = True
+            if self.established:
+                self._owner.writable(self)
+        elif self._session.is_open:
+            self._hang_up()
+
+    def _send_piece(self) -> None:
+        self._sending = False
+        data = self._session.data_to_send()
+        if data:
+            tcp.write(self.transport, data)
+            self._send_on()
 
     def _arm(self) -> None:
         """Keep one timer; one that is early only looks again, so that traffic does not move it each time."""
@@ -343,9 +370,13 @@ class LinkProtocol(Protocol):
         self._closing = True
         self._reason = reason
         self._leave_burst()
-        self._session.close()
         self._leave_limits()
         self._close_timer = self._context.reactor.callLater(CLOSE_GRACE, self._abort)
+        if not self._session.has_more:
+            self._hang_up()
+
+    def _hang_up(self) -> None:
+        self._session.close()
         self.transport.unregisterProducer()
         self.transport.loseConnection()
 

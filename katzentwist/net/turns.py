@@ -1,8 +1,8 @@
-"""Handshakes take turns with everything else that the reactor does.
+"""Handshakes and documents take turns with everything else that the reactor does.
 
 When a gateway comes back, hundreds of clients are there in the same second, and each costs half a millisecond of the
-reactor. What belongs to handshakes waits here, and a turn of the reactor does a little of it: packets in flight hardly
-notice, and nothing is slower than it must be.
+reactor; then each wants a document of megabytes. What belongs to that waits here, and a turn of the reactor does a
+little of it: packets in flight hardly notice, and nothing is slower than it must be.
 """
 
 from __future__ import annotations

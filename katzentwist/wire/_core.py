@@ -19,6 +19,8 @@ DEAD       nothing, ever
 Any mistake of the peer raises HandshakeError or CommandError, and a deadline that passes raises too; the session is
 DEAD from then on and has nothing more to send.
 
+A large document is sealed as it is sent: see :mod:`katzentwist.wire.outbox`.
+
 Memory: until the peer is accepted a session buffers less than one handshake message; the initiator may hold
 :data:`MAX_AHEAD` bytes behind message 4. After that the bound is ``max_command`` plus what one ``receive`` brings.
 """
@@ -38,6 +40,7 @@ from katzentwist.wire import commands, noise, records
 from katzentwist.wire.commands import Command, CommandSizes, SessionKind
 from katzentwist.wire.events import CommandReceived, Established, Event, PacketsReceived, PeerCredentials, Step
 from katzentwist.wire.legal import Accepted
+from katzentwist.wire.outbox import LARGE, Outbox
 
 MAX_AHEAD = 1 << 17
 """What an initiator buffers behind message 4 while that message is being checked. Stops a flood before it is."""
@@ -115,10 +118,9 @@ class Session:
         self._phase = Phase.NEW if initiator else Phase.READING
         self._number = 1
         self._buffer = bytearray()
-        self._out: list[bytes] = []
+        self._out = Outbox()
         self._deadline: float | None = now + config.handshake_timeout
-        self._sealer: Any = None  # of the native core or its twin
-        self._opener: Any = None
+        self._opener: Any = None  # of the native core or its twin
         self._packet_header = b"\x02\0" + config.sizes.packet_length.to_bytes(4, "big")
 
     @property
@@ -194,8 +196,10 @@ class Session:
         :raises CommandError: the command does not fit this kind of session.
         """
         self._require(Phase.OPEN)
-        frame = commands.encode(command, self._config.kind, self._config.sizes)
-        self._out.append(self._sealer.seal([frame]))
+        if isinstance(command, commands.Consensus) and len(command.payload) >= LARGE:
+            self._out.add_document(*commands.encode_split(command))
+        else:
+            self._out.add_command(commands.encode(command, self._config.kind, self._config.sizes))
 
     def send_packets(self, packets: Sequence[bytes]) -> None:
         """Queue a SendPacket for each packet, all sealed at once.
@@ -209,15 +213,16 @@ class Session:
         for packet in packets:
             if len(packet) != length:
                 raise CommandError("not a packet of this network, or not a mixnet session")
-        self._out.append(self._sealer.seal_packets(packets, sizes.up))
+        self._out.add_packets(packets, sizes.up)
+
+    @property
+    def has_more(self) -> bool:
+        """Whether :meth:`data_to_send` is to be called again when the peer has taken what it gave: documents."""
+        return self._out.has_more
 
     def data_to_send(self) -> bytes:
         """Bytes for the peer; each is returned once."""
-        if not self._out:
-            return b""
-        data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
-        self._out.clear()
-        return data
+        return self._out.take()
 
     def next_deadline(self) -> float | None:
         """When to call :meth:`handle_deadline` at the latest, if nothing comes before."""
@@ -244,8 +249,8 @@ class Session:
         self._phase = Phase.DEAD
         self._deadline = None
         self._buffer = bytearray()
-        self._out.clear()
-        self._sealer = self._opener = None
+        self._out.close()
+        self._opener = None
 
     def _where(self) -> str:
         """What the handshake is about."""
@@ -298,13 +303,13 @@ class Session:
     def _after_initiator(self, outcome: bytes, now: float) -> list[Event]:
         match self._number:
             case 1:  # written
-                self._out.append(outcome)
+                self._out.add(outcome)
                 self._expect(2)
                 return []
             case 2 if self.peer is None:  # read
                 return self._judge(outcome, int(self._unix_time()))
             case 2:  # accepted, and message 3 written
-                self._out.append(outcome)
+                self._out.add(outcome)
                 self._expect(4)
                 return []
             case _:
@@ -314,13 +319,13 @@ class Session:
 
     def _after_responder(self, outcome: bytes, now: float) -> list[Event]:
         if self._number == 1:
-            self._out.append(outcome)
+            self._out.add(outcome)
             self._expect(3)
             return []
         if self.peer is None:
             return self._judge(outcome, None)
         self._open_records(now)
-        self._out.append(outcome)
+        self._out.add(outcome)
         self.send(commands.NoOp())
         return [Established(peer=self.peer)]
 
@@ -343,7 +348,7 @@ class Session:
     def _open_records(self, now: float) -> None:
         forth, back = self._handshake.split()
         outgoing, incoming = (forth, back) if self.initiator else (back, forth)
-        self._sealer = records.RecordSealer(outgoing)
+        self._out.sealer = records.RecordSealer(outgoing)
         self._opener = records.RecordOpener(incoming, self._config.body_limit())
         del self._handshake
         self._phase = Phase.FIRST if self.initiator else Phase.OPEN

@@ -489,6 +489,12 @@ def encode(command: Command, kind: SessionKind, sizes: CommandSizes) -> bytes:
     return frame.ljust(sizes.up if command.PAD is Pad.UP else sizes.down, b"\0")
 
 
+def encode_split(command: Consensus) -> tuple[bytes, bytes]:
+    """The frame of a document in two parts: what stands before the document, and the document, which is not copied."""
+    size = 1 + len(command.payload)
+    return bytes([command.ID, 0]) + size.to_bytes(4, "big") + bytes([command.error_code]), command.payload
+
+
 def unframe(data: bytes) -> tuple[int, bytes]:
     """(id, body) of a frame; rules 1 to 4 of spec: link 7.1."""
     if len(data) < HEADER:

@@ -103,8 +103,8 @@ class BoundsTests(SynchronousTestCase):
         self.assertEqual([link.closing for link in links], [False, False, True])
 
     def test_documents(self) -> None:
-        """So many bytes at a time; the others wait and get theirs in turn."""
-        self.patch(module, "MAX_SENDING", 2500)
+        """So many at a time; the others wait and get theirs in turn."""
+        self.patch(module, "MAX_SENDING", 2)
         links = [self.ask(GetConsensus(epoch=1), reads=False) for _ in range(4)]
         self.assertEqual([len(link.sent) for link in links], [1, 1, 0, 0])
         self.owner.writable(links[0])
@@ -117,17 +117,9 @@ class BoundsTests(SynchronousTestCase):
         self.assertEqual(self.owner.counts["waiting"], 0)
         self.assertEqual(links[2].sent, [Consensus(error_code=0, payload=CONTAINER)])
 
-    def test_one_large_document(self) -> None:
-        """A document above the bound is sent alone."""
-        self.patch(module, "MAX_SENDING", 10)
-        links = [self.ask(GetConsensus(epoch=1), reads=False) for _ in range(2)]
-        self.assertEqual([len(link.sent) for link in links], [1, 0])
-        self.gone(links[0])
-        self.assertEqual([len(link.sent) for link in links], [1, 1])
-
     def test_one_who_does_not_read(self) -> None:
         """Goes when others wait and its patience must be over."""
-        self.patch(module, "MAX_SENDING", 10)
+        self.patch(module, "MAX_SENDING", 1)
         slow = self.ask(GetConsensus(epoch=1), reads=False)
         self.ask(GetConsensus(epoch=1), reads=False)
         self.assertFalse(slow.closing)
@@ -137,6 +129,6 @@ class BoundsTests(SynchronousTestCase):
 
     def test_readers(self) -> None:
         """Who takes a document at once holds nobody up."""
-        self.patch(module, "MAX_SENDING", 10)
+        self.patch(module, "MAX_SENDING", 1)
         links = [self.ask(GetConsensus(epoch=1)) for _ in range(5)]
         self.assertTrue(all(link.closing and len(link.sent) == 1 for link in links))

@@ -20,6 +20,7 @@ from katzentwist.randomness import SeededRandom
 from katzentwist.testing.network import MemoryNetwork
 from katzentwist.testing.wirepair import UNIX_TIME, config
 from katzentwist.wire import commands, legal
+from katzentwist.wire.outbox import PIECE
 
 ADDRESS = net.parse_address("tcp://127.0.0.1:1")
 
@@ -387,6 +388,84 @@ class TimeTests(NetTestCase):
         self.assertEqual(self.client.reasons, [])
         self.clock.advance(0.1)
         self.assertEqual(len(self.client.reasons), 1)
+
+
+class DocumentTests(NetTestCase):
+    """A document of many pieces, from the server to the client that asked for it."""
+
+    def setUp(self) -> None:
+        """One link."""
+        super().setUp()
+        self.listen()
+        self.link = self.successResultOf(self.dial(max_command=1 << 21))
+        self.sender = self.server.links[0]
+        self.document = commands.Consensus(error_code=0, payload=bytes(range(256)) * 4000)
+
+    def largest(self) -> int:
+        """Bytes that wait in the transport, at most, while the client reads again and again."""
+        most = 0
+        while not self.client.commands and self.sender.transport.connected:
+            most = max(most, len(self.sender.transport._out))
+            self.clock.advance(0)
+        return most
+
+    def test_whole(self) -> None:
+        """It comes whole, a little at a time; the owner may send again when it is out."""
+        self.assertTrue(self.sender.send(self.document))
+        self.assertFalse(self.sender.writable)
+        self.assertLess(self.largest(), 3 * PIECE)
+        self.assertEqual(self.client.commands, [self.document])
+        self.assertTrue(self.sender.writable)
+        self.assertEqual(self.server.writables, 1)
+
+    def test_behind(self) -> None:
+        """What is sent behind it comes behind it, in order."""
+        behind = [commands.NoOp(), commands.Consensus(error_code=2), commands.NoOp()]
+        for command in (self.document, behind[0], behind[1], self.document, behind[2]):
+            self.sender.send(command)
+        self.clock.pump([0] * 60)
+        self.assertEqual(self.client.commands, [self.document, *behind[:2], self.document, behind[2]])
+
+    def test_close(self) -> None:
+        """A link that is closed sends it to the end, takes nothing more, and says nothing to its owner but the end."""
+        self.sender.send(self.document)
+        self.sender.close()
+        self.assertFalse(self.sender.send(commands.NoOp()))
+        self.link.send(commands.NoOp())
+        self.clock.pump([0] * 60)
+        self.assertEqual(self.client.commands, [self.document])
+        self.assertEqual((self.server.commands, self.server.writables), ([], 0))
+        self.assertEqual(len(self.server.reasons), 1)
+        self.assert_quiet()
+
+    def test_close_is_not_waited_for(self) -> None:
+        """The peer does not read: the grace of a closed link holds for documents too."""
+        self.link.transport.pauseProducing()
+        self.sender.send(self.document)
+        self.clock.pump([0] * 10)
+        self.assertFalse(self.sender.writable)
+        self.sender.close()
+        self.clock.advance(4.9)
+        self.assertEqual(self.server.reasons, [])
+        self.clock.advance(0.1)
+        self.assertEqual(len(self.server.reasons), 1)
+
+    def test_slow_reader(self) -> None:
+        """Little is sealed for who does not read; then the write time-out ends it."""
+        self.link.transport.pauseProducing()
+        self.sender.send(self.document)
+        self.clock.pump([0] * 100)
+        self.assertLess(len(self.sender.transport._out), 3 * PIECE)
+        self.clock.advance(60)
+        self.assertIn("does not read", str(self.server.reasons[0]))
+
+    def test_lost(self) -> None:
+        """The connection ends in the middle: nothing is left behind."""
+        self.sender.send(self.document)
+        self.link.transport.abortConnection()
+        self.clock.pump([0] * 10)
+        self.assertEqual(len(self.server.reasons), 1)
+        self.assert_quiet()
 
 
 class LimitTests(NetTestCase):
