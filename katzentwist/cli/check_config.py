@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import attrs
+
 from katzentwist.cli.output import print_json
 from katzentwist.config import authority, thinclient, toml
 from katzentwist.config.schema import Report, lookup
@@ -34,32 +36,43 @@ def run(args: argparse.Namespace) -> int:
     """Check every file; 1 if any has a mistake."""
     results = {name: check(Path(name)) for name in args.files}
     if args.json:
-        print_json({name: {"kind": kind, "errors": errors} for name, (kind, errors) in results.items()})
+        print_json({name: attrs.asdict(finding) for name, finding in results.items()})
     else:
-        for name, (kind, errors) in results.items():
-            if errors:
-                print(f"{name}: {kind} file, {len(errors)} mistake{'s' * (len(errors) > 1)}:")
-                print("\n".join(f"  {error}" for error in errors))
+        for name, found in results.items():
+            if found.errors:
+                print(f"{name}: {found.kind} file, {len(found.errors)} mistake{'s' * (len(found.errors) > 1)}:")
             else:
-                print(f"{name}: {kind} file, valid")
-    return 1 if any(errors for _, errors in results.values()) else 0
+                print(f"{name}: {found.kind} file, valid")
+            for line in (*found.errors, *(f"warning: {warning}" for warning in found.warnings)):
+                print(f"  {line}")
+    return 1 if any(found.errors for found in results.values()) else 0
 
 
-def check(path: Path) -> tuple[str, list[str]]:
-    """(kind of file, its mistakes)."""
+@attrs.frozen
+class Finding:
+    """The kind of a file, its mistakes, and what works but should be known."""
+
+    kind: str
+    errors: list[str]
+    warnings: list[str] = attrs.field(factory=list)
+
+
+def check(path: Path) -> Finding:
+    """Look at one file."""
     try:
         text = path.read_text("utf-8")
     except OSError as e:
-        return "unknown", [f"can not be read: {e.strerror}"]
+        return Finding("unknown", [f"can not be read: {e.strerror}"])
     except UnicodeDecodeError as e:
-        return "unknown", [f"not UTF-8: {e}"]
+        return Finding("unknown", [f"not UTF-8: {e}"])
     try:
         tables = toml.parse(text)
     except ConfigError as e:
-        return "unknown", [str(e)]
+        return Finding("unknown", [str(e)])
     kind, load = kind_of(tables)
     _, report = load(text)
-    return kind, [*map(str, report.errors), *(f"{key}: unknown key" for key in sorted(set(report.unknown)))]
+    unknown = [f"{key}: unknown key" for key in sorted(set(report.unknown))]
+    return Finding(kind, [*map(str, report.errors), *unknown], report.warnings)
 
 
 def kind_of(tables: dict[str, Any]) -> tuple[str, Load]:

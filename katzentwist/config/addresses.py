@@ -64,14 +64,15 @@ class Address:
         return attrs.evolve(self, port=self.port + 1)
 
 
-def parse_url(text: str) -> Address:
+def parse_url(text: str, *, older: bool = False) -> Address:
     """An address from its URL.
 
+    :param older: also as older files have it: ``ip:port`` is TCP, ``http://`` is QUIC (spec: provider 1.2).
     :raises ConfigError: no scheme, no port, a port beyond 65535.
     """
     if "://" not in text and ":" not in text:
         raise ConfigError(f"Address {text!r} is invalid: Must contain Port; write for example tcp://192.0.2.1:3219")
-    match = _URL.fullmatch(text)
+    match = _URL.fullmatch(f"tcp://{text}" if older and "://" not in text else text)
     if match is None:
         raise ConfigError(f"Address {text!r} is invalid: not a URL such as tcp://192.0.2.1:3219")
     scheme, host, port = match.groups()
@@ -79,38 +80,47 @@ def parse_url(text: str) -> Address:
         raise ConfigError(f"Address {text!r} is invalid: Must contain Port")
     if len(port) > 5 or int(port) > 65535:
         raise ConfigError(f"Address {text!r} is invalid: port {port} is beyond 65535")
-    return Address(scheme.lower(), host.strip("[]"), int(port))
+    scheme = scheme.lower()
+    return Address("quic" if older and scheme == "http" else scheme, host.strip("[]"), int(port))
 
 
 def check_address(address: Address, allow_hostnames: bool) -> None:
-    """The rule for addresses of nodes and authorities (spec: node 2.1).
+    """What can be dialled and listened on: by the rule of :func:`check_place`, and of the right family.
 
+    :raises ConfigError: it can not.
+    """
+    check_place(address, allow_hostnames, address.url)
+    if mistake := family_mistake(address):
+        raise ConfigError(mistake)
+
+
+def check_place(address: Address, allow_hostnames: bool, written: str) -> None:
+    """The rule for addresses of nodes and authorities when a file is read (spec: node 2.1).
+
+    :param written: how the file has it, for the error.
     :raises ConfigError: unknown scheme, no host, or a host name where only IP literals are allowed.
     """
     if address.scheme == "onion":
         return
     if address.scheme not in IP_SCHEMES:
         raise ConfigError(
-            f'address "{address.url}" has unrecognised scheme "{address.scheme}"; one of {", ".join(IP_SCHEMES)}, onion'
+            f'address "{written}" has unrecognised scheme "{address.scheme}"; one of {", ".join(IP_SCHEMES)}, onion'
         )
     if not address.host and not allow_hostnames:
-        raise ConfigError(f'address "{address.url}" has no host portion')
+        raise ConfigError(f'address "{written}" has no host portion')
     if address.ip is None and not allow_hostnames:
         raise ConfigError(
-            f'address "{address.url}" has hostname "{address.host}" which is not an IP literal; '
+            f'address "{written}" has hostname "{address.host}" which is not an IP literal; '
             "write the IP address, or set AllowHostnameAddresses = true for a test network"
         )
-    check_family(address)
 
 
-def check_family(address: Address) -> None:
-    """tcp4 and tcp6 take a literal of their own family only.
-
-    :raises ConfigError: the literal is of the other family.
-    """
+def family_mistake(address: Address) -> str:
+    """What is wrong if a tcp4 or tcp6 address has a literal of the other family; else nothing."""
     wanted = {"tcp4": 4, "tcp6": 6}.get(address.scheme)
-    if wanted is not None and address.ip is not None and address.ip.version != wanted:
-        raise ConfigError(f'address "{address.url}" is IPv{address.ip.version}, its scheme wants IPv{wanted}')
+    if wanted is None or address.ip is None or address.ip.version == wanted:
+        return ""
+    return f'address "{address.url}" is IPv{address.ip.version}, its scheme wants IPv{wanted}'
 
 
 def check_hostport(text: str, allow_hostnames: bool) -> tuple[str, int]:

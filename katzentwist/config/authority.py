@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 import attrs
 
 from katzentwist.config import schema, toml
-from katzentwist.config.addresses import DEFAULT_AUTHORITY_PORT, Address, check_hostport, is_public
+from katzentwist.config.addresses import DEFAULT_AUTHORITY_PORT, Address, check_hostport, family_mistake, is_public
 from katzentwist.config.authoritytables import (
     DEFAULT_RATE,
     AuthorityFile,
@@ -188,7 +188,9 @@ class _Resolver:
         spelled = tuple(text if "://" in text else f"tcp://{text}" for text in texts)
         found = parse_addresses(spelled, path, self.server.allow_hostnames, self.report)
         for address in found:
-            if address.scheme == "onion":
+            if mistake := family_mistake(address):
+                self.report.error(mistake, path)
+            elif address.scheme == "onion":
                 self.report.error(f"an authority has no onion address such as {address.url!r}", path)
         return found
 

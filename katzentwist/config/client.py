@@ -20,15 +20,14 @@ from katzentwist.config.common import (
     known_kem,
     known_signature_scheme,
     missing_table,
-    parse_addresses,
     parse_key,
-    pem_key,
     resolve_authorities,
     resolve_geometry,
     resolve_logging,
+    resolve_peer,
 )
 from katzentwist.config.schema import Report, key
-from katzentwist.crypto import kem, keys, sign
+from katzentwist.crypto import keys, sign
 from katzentwist.errors import ConfigError
 from katzentwist.sphinx import Geometry
 
@@ -296,7 +295,7 @@ def resolve_socket(table: SocketTable, what: str, path: str, allow_hostnames: bo
     given = [t for t in (table.tcp, table.unix, table.ws) if t is not None]
     if len(given) != 1:
         text = "exactly one {} transport must be configured" if given else "no {} transport configured"
-        report.error(f"transport: {text.format(what)}", path)
+        report.error(f"transport: {text.format(what)}", path, *(f"{path}.{kind}" for kind in ("Tcp", "Unix", "Ws")))
         return None
     if table.ws is not None:
         report.error("websockets are not in this version; use Tcp or Unix", f"{path}.Ws")
@@ -328,31 +327,16 @@ def _gateways(file: ClientFile, raw: Mapping[str, Any], report: Report) -> tuple
     for i, table in enumerate(file.pinned.gateways):
         path = f"PinnedGateways.Gateways[{i}]"
         before = len(report.errors)
-        signature_scheme = known_signature_scheme(table.signature_scheme, f"{path}.PKISignatureScheme", report)
-        wire_kem = known_kem(table.wire_kem, f"{path}.WireKEMScheme", report)
-        identity = link = b""
-        if signature_scheme:
-            scheme = sign.by_name(signature_scheme)
-            identity = pem_key(table.identity_key, scheme, f"{path}.IdentityKey", report)
-        if wire_kem:
-            link = pem_key(table.link_key, kem.by_name(wire_kem), f"{path}.LinkKey", report)
-        if not table.addresses:
-            report.error("No valid Addresses in []", f"{path}.Addresses")
-        addresses = parse_addresses(
-            table.addresses,
-            f"{path}.Addresses",
-            file.allow_hostnames,
-            report,
-            f'config: PinnedGateway "{table.name}": ',
-        )
+        who = f'config: PinnedGateway "{table.name}": '
+        peer = resolve_peer(table, path, ("IdentityKey", "LinkKey"), file.allow_hostnames, report, who=who)
         if len(report.errors) == before:
             out.append(
                 Gateway(
                     name=table.name,
-                    identity_key=identity,
-                    link_key=link,
-                    wire_kem=wire_kem,
-                    addresses=addresses,
+                    identity_key=peer.identity_key,
+                    link_key=peer.link_key,
+                    wire_kem=peer.wire_kem,
+                    addresses=peer.addresses,
                 )
             )
     return tuple(out)

@@ -7,13 +7,13 @@ import binascii
 import re
 from collections.abc import Mapping
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, Protocol
 
 import attrs
 
 from katzentwist.clock import parse_duration
 from katzentwist.config import schema
-from katzentwist.config.addresses import Address, check_address, parse_url
+from katzentwist.config.addresses import Address, check_place, family_mistake, parse_url
 from katzentwist.config.schema import Report, key, lookup
 from katzentwist.crypto import kem, keys, sign
 from katzentwist.errors import ConfigError, CryptoError, SphinxError
@@ -60,9 +60,9 @@ class AuthorityTable:
     """A directory authority of the network (spec: node 2.5)."""
 
     identifier: str = key("Identifier", schema.text, "Name, for the log.", default="")
-    identity_public_key: str = key("IdentityPublicKey", schema.text, "PEM text of the identity key.", default="")
+    identity_key: str = key("IdentityPublicKey", schema.text, "PEM text of the identity key.", default="")
     signature_scheme: str = key("PKISignatureScheme", schema.text, "Signature scheme of the network.", default="")
-    link_public_key: str = key("LinkPublicKey", schema.text, "PEM text of the link key.", default="")
+    link_key: str = key("LinkPublicKey", schema.text, "PEM text of the link key.", default="")
     wire_kem: str = key("WireKEMScheme", schema.text, "KEM of the authority's link.", default="")
     addresses: tuple[str, ...] = key("Addresses", schema.texts, "Its URLs.", default=())
 
@@ -90,33 +90,85 @@ def resolve_authority(table: AuthorityTable, path: str, allow_hostnames: bool, r
     name = table.identifier
     if not name:
         report.error("Identifier is not set", f"{path}.Identifier")
-    signature_scheme = known_signature_scheme(table.signature_scheme, f"{path}.PKISignatureScheme", report)
-    wire_kem = known_kem(table.wire_kem, f"{path}.WireKEMScheme", report)
-    identity = link = b""
-    if signature_scheme:
-        scheme = sign.by_name(signature_scheme)
-        identity = pem_key(table.identity_public_key, scheme, f"{path}.IdentityPublicKey", report)
-    if wire_kem:
-        link = pem_key(table.link_public_key, kem.by_name(wire_kem), f"{path}.LinkPublicKey", report)
-    if not table.addresses:
-        report.error("no address of the authority", f"{path}.Addresses")
-    addresses = []
-    for text in table.addresses:
-        try:
-            address = parse_url(text)
-            check_address(address, allow_hostnames)
-            addresses.append(address)
-        except ConfigError as e:
-            report.error(f'PKI authority "{name}": {e}', f"{path}.Addresses")
+    peer = resolve_peer(
+        table, path, ("IdentityPublicKey", "LinkPublicKey"), allow_hostnames, report, who=f'PKI authority "{name}": '
+    )
     if len(report.errors) > before:
         return None
     return Authority(
         identifier=name,
+        identity_key=peer.identity_key,
+        signature_scheme=peer.signature_scheme,
+        link_key=peer.link_key,
+        wire_kem=peer.wire_kem,
+        addresses=peer.addresses,
+    )
+
+
+class PeerTable(Protocol):
+    """The keys that tables of authorities and of pinned gateways have in common."""
+
+    @property
+    def identity_key(self) -> str:
+        """PEM text."""
+
+    @property
+    def signature_scheme(self) -> str:
+        """PKISignatureScheme: what the identity key is of."""
+
+    @property
+    def link_key(self) -> str:
+        """PEM text."""
+
+    @property
+    def wire_kem(self) -> str:
+        """WireKEMScheme: what the link key is of."""
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """URLs."""
+
+
+@attrs.frozen(kw_only=True)
+class Peer:
+    """Somebody to dial, checked. After errors, what they are about is empty."""
+
+    identity_key: bytes
+    signature_scheme: str
+    link_key: bytes
+    wire_kem: str
+    addresses: tuple[Address, ...]
+
+
+def resolve_peer(
+    table: PeerTable, path: str, names: tuple[str, str], allow_hostnames: bool, report: Report, *, who: str
+) -> Peer:
+    """Check the two schemes, the two keys and the addresses of an entry.
+
+    :param names: how the identity key and the link key are called in the file.
+    :param who: begins the errors about addresses.
+    """
+    where = f"{path}.Addresses"
+    signature_scheme = known_signature_scheme(table.signature_scheme, f"{path}.PKISignatureScheme", report)
+    wire_kem = known_kem(table.wire_kem, f"{path}.WireKEMScheme", report)
+    identity = link = b""
+    if signature_scheme:
+        identity = pem_key(table.identity_key, sign.by_name(signature_scheme), f"{path}.{names[0]}", report)
+    if wire_kem:
+        link = pem_key(table.link_key, kem.by_name(wire_kem), f"{path}.{names[1]}", report)
+    addresses = parse_addresses(table.addresses, where, allow_hostnames, report, who)
+    usable = tuple(address for address in addresses if not family_mistake(address))
+    for address in addresses:
+        if mistake := family_mistake(address):  # upstream loads such a file, and dials the other addresses
+            report.warn(f"{where}: {mistake}; it is left out")
+    if not usable and len(addresses) == len(table.addresses):
+        report.error(f"{who}No valid Addresses in {list(table.addresses)}", where)
+    return Peer(
         identity_key=identity,
         signature_scheme=signature_scheme,
         link_key=link,
         wire_kem=wire_kem,
-        addresses=tuple(addresses),
+        addresses=usable,
     )
 
 
@@ -236,14 +288,17 @@ def check_duration(text: str, path: str, report: Report) -> None:
 
 
 def parse_addresses(
-    texts: tuple[str, ...], path: str, allow_hostnames: bool, report: Report, prefix: str = ""
+    texts: tuple[str, ...], path: str, allow_hostnames: bool, report: Report, prefix: str = "", *, older: bool = False
 ) -> tuple[Address, ...]:
-    """Parse and check a list of URLs, noting every bad one."""
+    """Parse and check a list of URLs, noting every bad one. Their families are not checked.
+
+    :param older: take the spellings of older files too.
+    """
     out = []
     for text in texts:
         try:
-            address = parse_url(text)
-            check_address(address, allow_hostnames)
+            address = parse_url(text, older=older)
+            check_place(address, allow_hostnames, text)
             out.append(address)
         except ConfigError as e:
             report.error(f"{prefix}{e}", path)
@@ -253,6 +308,6 @@ def parse_addresses(
 def missing_table(raw: Mapping[str, Any], name: str, report: Report) -> bool:
     """Note a mandatory table that is not there."""
     if lookup(raw, name) is None:
-        report.error(f"config: No {name} block was present", name)
+        report.refuse(ConfigError(f"config: No {name} block was present", name), [name])
         return True
     return False

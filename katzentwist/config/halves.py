@@ -12,6 +12,7 @@ from katzentwist.config.addresses import (
     DEFAULT_NODE_PORT,
     Address,
     alternative_addresses,
+    family_mistake,
     is_public,
 )
 from katzentwist.config.common import parse_addresses, parse_key
@@ -45,14 +46,6 @@ class Half:
     alternatives: Mapping[str, tuple[str, ...]] = attrs.field(factory=dict)
     only_alternatives: bool = False
     identity_key: bytes | None = attrs.field(default=None, repr=False)
-
-
-def modern_spelling(text: str) -> str:
-    """An address of the older shape as a URL: ``ip:port`` is TCP, ``http://`` is QUIC."""
-    if "://" not in text:
-        return f"tcp://{text}"
-    scheme, _, rest = text.partition("://")
-    return f"quic://{rest}" if scheme.lower() == "http" else text
 
 
 class HalfResolver:
@@ -111,18 +104,13 @@ class HalfResolver:
                 "IsGatewayNode and IsServiceNode can not both be true: no network takes such a node; use IsProvider",
                 "Server.IsServiceNode",
             )
-        for table, name, flag, text in (
-            (file.provider, "Provider", server.is_provider, "config: Provider block set when not a Provider"),
-            (file.gateway, "Gateway", server.is_gateway, "config: Gateway block set when not a Gateway"),
-            (
-                file.service_node,
-                "ServiceNode",
-                server.is_service,
-                "config: Service node block set when not a Service node",
-            ),
+        for table, name, flag, key, kind in (
+            (file.provider, "Provider", server.is_provider, "Server.IsProvider", "Provider"),
+            (file.gateway, "Gateway", server.is_gateway, "Server.IsGatewayNode", "Gateway"),
+            (file.service_node, "ServiceNode", server.is_service, "Server.IsServiceNode", "Service node"),
         ):
             if table is not None and not flag:
-                report.error(text, name)
+                report.error(f"config: {kind} block set when not a {kind}", name, key)
 
     def identifier(self, text: str, path: str, missing: str) -> str:
         if not text:
@@ -136,10 +124,11 @@ class HalfResolver:
 
     def urls(self, texts: Iterable[str], path: str) -> tuple[Address, ...]:
         """Checked URLs; in the older shape also ``ip:port``, ``http://`` (QUIC) and, as tcp, ``tcp4://`` and ``tcp6://``."""
-        listed = tuple(texts)
-        if self.older:
-            listed = tuple(modern_spelling(t) for t in listed)
-        return parse_addresses(listed, path, self.server.allow_hostnames, self.report)
+        found = parse_addresses(tuple(texts), path, self.server.allow_hostnames, self.report, older=self.older)
+        for address in found:
+            if mistake := family_mistake(address):
+                self.unworkable(mistake, path)
+        return found
 
     def addresses(self, texts: tuple[str, ...] | None, path: str) -> tuple[Address, ...]:
         if texts is None:

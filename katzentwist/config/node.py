@@ -12,10 +12,7 @@ from pathlib import PurePosixPath
 import attrs
 
 from katzentwist.config import schema, toml
-from katzentwist.config.addresses import (
-    check_hostport,
-    parse_url,
-)
+from katzentwist.config.addresses import check_hostport, family_mistake
 from katzentwist.config.common import (
     Authority,
     Logging,
@@ -31,7 +28,7 @@ from katzentwist.config.common import (
     resolve_logging,
 )
 from katzentwist.config.debug import Debug, resolve_debug
-from katzentwist.config.halves import Half, HalfResolver, Kind, modern_spelling
+from katzentwist.config.halves import Half, HalfResolver, Kind
 from katzentwist.config.names import UserNames
 from katzentwist.config.nodetables import (
     GatewayTable,
@@ -118,10 +115,10 @@ def load(
         report.errors.append(e)
         return None, report
     file = schema.read(NodeFile, raw, report)
-    pki_missing = missing_table(raw, "PKI", report)
+    missing_table(raw, "PKI", report)
     if missing_table(raw, "Server", report) or file.server is None:
         return None, report
-    config = _Resolver(file, file.server, report, tuple(local_ips), read_file).config(pki_missing)
+    config = _Resolver(file, file.server, report, tuple(local_ips), read_file).config()
     return (None if report.errors else config), report
 
 
@@ -139,9 +136,11 @@ class _Resolver:
         self.file, self.server, self.report = file, server, report
         self.local_ips, self.read_file = local_ips, read_file
         nonvoting = file.pki is not None and file.pki.nonvoting is not None
-        self.older = server.is_provider or file.provider is not None or nonvoting
+        # Where what tells the shapes apart can not be read, only what both of them want is asked for.
+        unread = any(map(report.refused, ("Server.IsProvider", "PKI.Nonvoting", "Provider")))
+        self.older = server.is_provider or file.provider is not None or nonvoting or unread
 
-    def config(self, pki_missing: bool) -> NodeConfig:
+    def config(self) -> NodeConfig:
         file, server, report = self.file, self.server, self.report
         geometry = resolve_geometry(file.geometry, report, default=self.older)
         check_data_dir(server.data_dir, report)
@@ -186,7 +185,7 @@ class _Resolver:
             persist_mix_keys_dir=self.persist_dir(),
             management_path=self.management_path(file.management),
             logging=resolve_logging(file.logging, server.data_dir, report),
-            authorities=() if pki_missing else self.authorities(file.pki or PKITable(), scheme, wire_kem),
+            authorities=self.authorities(file.pki or PKITable(), scheme, wire_kem),
             geometry=geometry,
             debug=resolve_debug(file.debug, self.older),
             services=services,
@@ -210,7 +209,11 @@ class _Resolver:
         path = self.server.persist_mix_keys_dir
         where = "Server.PersistMixKeysOnShutdownDir"
         if path and not self.server.persist_mix_keys:
-            self.report.error("PersistMixKeysOnShutdownDir is set but PersistMixKeysOnShutdown is not enabled", where)
+            self.report.error(
+                "PersistMixKeysOnShutdownDir is set but PersistMixKeysOnShutdown is not enabled",
+                where,
+                "Server.PersistMixKeysOnShutdown",
+            )
         elif path and not path.startswith("/"):
             self.report.error(f"PersistMixKeysOnShutdownDir '{path}' is not an absolute path", where)
         return path
@@ -222,10 +225,9 @@ class _Resolver:
         on = table.enable and not table.disable if table.enable is not None else table.disable is False
         if not on:
             return None
-        path = table.path or str(PurePosixPath(self.server.data_dir) / "management_sock")
-        if not path.startswith("/"):
-            self.report.error(f"config: Management: Path '{path}' is not an absolute path", "Management.Path")
-        return path
+        if table.path and not table.path.startswith("/"):
+            self.report.error(f"config: Management: Path '{table.path}' is not an absolute path", "Management.Path")
+        return table.path or str(PurePosixPath(self.server.data_dir) / "management_sock")
 
     def authorities(self, pki: PKITable, scheme: str, wire_kem: str) -> tuple[Authority, ...]:
         if pki.nonvoting is not None and pki.voting is not None:
@@ -236,22 +238,26 @@ class _Resolver:
                 pki.voting.authorities, "PKI.Voting.Authorities", self.server.allow_hostnames, self.report
             )
         if pki.nonvoting is None:
-            self.report.error("config: Exactly one authority backend should be configured, got: 0", "PKI")
+            self.report.error(
+                "config: Exactly one authority backend should be configured, got: 0",
+                "PKI",
+                "PKI.Voting",
+                "PKI.Nonvoting",
+            )
             return ()
         authority = self.nonvoting(pki.nonvoting, scheme, wire_kem)
         return (authority,) if authority else ()
 
     def nonvoting(self, table: NonvotingTable, scheme: str, wire_kem: str) -> Authority | None:
         before = len(self.report.errors)
-        try:
-            address = parse_url(modern_spelling(table.address)) if table.address else None
-            if address is None:
-                raise ConfigError("is not set")
-        except ConfigError as e:
-            self.report.error(f"config: PKI/Nonvoting: Address is invalid: {e}", "PKI.Nonvoting.Address")
-            address = None
-        if address is not None:
-            parse_addresses((address.url,), "PKI.Nonvoting.Address", self.server.allow_hostnames, self.report)
+        where, invalid = "PKI.Nonvoting.Address", "config: PKI/Nonvoting: Address is invalid: "
+        if not table.address:
+            self.report.error(f"{invalid}is not set", where)
+        texts = (table.address,) if table.address else ()
+        addresses = parse_addresses(texts, where, self.server.allow_hostnames, self.report, invalid, older=True)
+        for address in addresses:
+            if mistake := family_mistake(address):
+                self.report.error(f"{invalid}{mistake}", where)
         identity = link = None
         if scheme:
             identity = self.authority_key(table.public_key, table.public_key_pem, "PublicKey", sign.by_name(scheme))
@@ -261,7 +267,7 @@ class _Resolver:
             link = self.authority_key(
                 table.link_public_key, table.link_public_key_pem, "LinkPublicKey", kem.by_name(wire_kem)
             )
-        if len(self.report.errors) > before or identity is None or address is None:
+        if len(self.report.errors) > before or identity is None:
             return None
         return Authority(
             identifier="authority",
@@ -269,7 +275,7 @@ class _Resolver:
             signature_scheme=scheme,
             link_key=link,
             wire_kem=wire_kem,
-            addresses=(address,),
+            addresses=addresses,
         )
 
     def authority_key(self, text: str, file: str, name: str, scheme: keys.KeyScheme) -> bytes | None:

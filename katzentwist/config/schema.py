@@ -8,7 +8,7 @@ reference in ``docs/``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import attrs
@@ -28,12 +28,26 @@ class Report:
     errors: list[ConfigError] = attrs.field(factory=list)
     unknown: list[str] = attrs.field(factory=list)
     warnings: list[str] = attrs.field(factory=list)
+    _refused: set[str] = attrs.field(factory=set)
 
-    def error(self, message: str, path: str = "") -> None:
-        """Note a mistake at *path*, once."""
+    def error(self, message: str, path: str = "", *others: str) -> None:
+        """Note a mistake at *path*, once; not what only follows from a value there that could not be read.
+
+        :param others: further keys whose values make it a mistake.
+        """
         error = ConfigError(message, path)
-        if str(error) not in map(str, self.errors):
+        if not any(map(self.refused, (path, *others))) and str(error) not in map(str, self.errors):
             self.errors.append(error)
+
+    def refuse(self, error: ConfigError, keys: Iterable[str]) -> None:
+        """Note a value that can not be read, at the path of a key under each of its names."""
+        self.errors.append(error)
+        self._refused.update(key.lower() for key in keys)
+
+    def refused(self, path: str) -> bool:
+        """Whether the value at *path* could not be read, or that of a table which holds it."""
+        path = path.lower()
+        return any(path == r or path.startswith((f"{r}.", f"{r}[")) for r in self._refused)
 
     def warn(self, message: str) -> None:
         """Note something that works but should be known."""
@@ -119,16 +133,17 @@ def read(cls: type[T], table: Mapping[str, Any], report: Report, path: str = "")
     for attribute, spec in specs(cls):
         found = _find(table, (spec.name, *spec.aliases))
         where = _join(path, spec.name)
+        places = [_join(path, name) for name in (spec.name, *spec.aliases)]
         if found is None:
             if spec.required:
-                report.error(spec.required, where)
+                report.refuse(ConfigError(spec.required, where), places)
             continue
         # Two spellings of one key that differ in case only: the exact one counts, the other is not unknown.
         used.update(k for k in table if k.lower() in {n.lower() for n in (spec.name, *spec.aliases)})
         try:
             values[attribute] = spec.reader(table[found], _join(path, found), report)
         except ConfigError as e:
-            report.errors.append(e if e.path else ConfigError(str(e), where))
+            report.refuse(e if e.path else ConfigError(str(e), where), places)
     report.unknown.extend(_join(path, k) for k in table if k not in used)
     return cls(**values)
 

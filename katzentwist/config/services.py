@@ -26,7 +26,7 @@ from katzentwist.errors import ConfigError
 
 @attrs.frozen(kw_only=True)
 class Service:
-    """A service; *command* is empty for a built-in one."""
+    """A service; *command* is empty for a built-in one, *path* is where it stands in the file."""
 
     capability: str
     endpoint: str
@@ -36,6 +36,7 @@ class Service:
     max_concurrency: int = 1
     advertised_data: dict[str, Any] | None = None
     protocol: str = "auto"
+    path: str = ""
 
 
 @attrs.frozen(kw_only=True)
@@ -85,7 +86,11 @@ def resolve_services(
 def _service(entry: KaetzchenTable | PluginTable, where: str, report: Report) -> Service:
     if isinstance(entry, KaetzchenTable):
         return Service(
-            capability=entry.capability, endpoint=entry.endpoint, disable=entry.disable, config=dict(entry.config)
+            capability=entry.capability,
+            endpoint=entry.endpoint,
+            disable=entry.disable,
+            config=dict(entry.config),
+            path=where,
         )
     if not entry.command:
         report.error("Kaetzchen: Command is invalid: it is empty", f"{where}.Command")
@@ -103,6 +108,7 @@ def _service(entry: KaetzchenTable | PluginTable, where: str, report: Report) ->
         max_concurrency=max(1, entry.max_concurrency),
         advertised_data=data,
         protocol=entry.protocol,
+        path=where,
     )
 
 

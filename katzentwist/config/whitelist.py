@@ -68,9 +68,10 @@ class WhiteListReader:
             first = self.member(provider, path, {GATEWAY} if both else {GATEWAY, SERVICE}, named=True)
             found.append(first)
             if both:
-                name = provider.service_identifier or f"{provider.identifier}-service"
-                half = NodeTable(identifier=name, key_file=provider.service_key_file)
-                found.append(self.member(half, path, {SERVICE}, named=True, prefix="Service"))
+                # Without the first name, which is a mistake of its own, nothing can be wrong with the second.
+                default = f"{provider.identifier}-service" if provider.identifier else ""
+                half = NodeTable(identifier=provider.service_identifier or default, key_file=provider.service_key_file)
+                found.append(self.member(half, path, {SERVICE}, named=bool(provider.identifier), prefix="Service"))
             elif provider.service_identifier:
                 self.report.error("stands without a ServiceIdentityKeyPem", f"{path}.ServiceIdentifier")
         members = tuple(member for member in found if member is not None)
@@ -140,6 +141,8 @@ class WhiteListReader:
             self.report.error(
                 f"{mixes} mixes are listed; Layers * MinNodesPerLayer needs {wanted}: list more, or lower one of them",
                 "Mixes",
+                "Debug.Layers",
+                "Debug.MinNodesPerLayer",
             )
         if not gateways or not services or len(members) - mixes < 2:
             self.report.error(

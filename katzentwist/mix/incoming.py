@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 
-from katzentwist.config.addresses import Address
+from katzentwist.config.addresses import Address, family_mistake
 from katzentwist.crypto import kem
 from katzentwist.errors import ConfigError, StoreError
 from katzentwist.logger import ModuleLogger, notice
@@ -225,6 +225,8 @@ class Listeners:
         :raises ConfigError: an address can not be listened on.
         """
         for address in self._addresses:
+            if mistake := family_mistake(address):
+                raise ConfigError(mistake, "Server.BindAddresses")
             endpoint = self._runtime.transports.listen(address)
             try:
                 self._ports.append(await endpoint.listen(self._incoming.factory()))

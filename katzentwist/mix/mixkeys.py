@@ -153,11 +153,18 @@ def _tag_file(folder: Path, epoch: int) -> Path:
     return folder / f"mixkey-{epoch}.tags"
 
 
-def check_folder(folder: Path) -> None:
-    """:raises ConfigError: the folder exists and others may read it."""
+def prepare_folder(folder: Path) -> None:
+    """Make the folder for :meth:`MixKeys.save`, so that what is in its way is told at the start and not at the stop.
+
+    :raises ConfigError: it can not be made or written, or is open to others.
+    """
+    key = "Server.PersistMixKeysOnShutdownDir"
     try:
-        mode = folder.stat().st_mode & 0o777
-    except OSError:
-        return
-    if mode & 0o077 or folder.stat().st_uid != os.getuid():
-        raise ConfigError(f"{folder} is open to others; run: chmod 700 {folder}", "Server.PersistMixKeysOnShutdownDir")
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = folder.stat()
+    except OSError as e:
+        raise ConfigError(f"can not make the folder {folder}: {e.strerror}; choose another", key) from e
+    if status.st_mode & 0o077 or status.st_uid != os.getuid():
+        raise ConfigError(f"{folder} is open to others; run: chmod 700 {folder}", key)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigError(f"can not write to {folder}; run: chmod 700 {folder}, or choose another", key)

@@ -28,7 +28,7 @@ from katzentwist.mix.announcement import announce
 from katzentwist.mix.diskqueue import DiskQueue
 from katzentwist.mix.drops import DropReason, drop
 from katzentwist.mix.half import Half
-from katzentwist.mix.mixkeys import MixKeys, check_folder, default_folder
+from katzentwist.mix.mixkeys import MixKeys, default_folder, prepare_folder
 from katzentwist.mix.scheduler import DelayQueue
 from katzentwist.mix.selfcheck import measure
 from katzentwist.net.tcp import Transports
@@ -231,7 +231,7 @@ class NodeDaemon(Daemon):
         folder = self._mix_key_folder(config, identity)
         now = runtime.epoch()[0]
         if folder is not None:
-            check_folder(folder)
+            prepare_folder(folder)
             kept = _Kept(keys, folder)
             self._mix_keys.append(kept)
             found = keys.load(folder, now)

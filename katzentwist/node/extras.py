@@ -1,8 +1,12 @@
-"""Optional Python packages that a configuration needs: a mistake of the file if they are not there (design D3)."""
+"""What a configuration needs of this host: optional Python packages, services, programs of plugins.
+
+A mistake of the file if they are not there (design D3), which a look at the file tells as well as the start.
+"""
 
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from collections.abc import Iterable
 from typing import Final
 
@@ -13,6 +17,8 @@ from katzentwist.config.halves import Kind
 from katzentwist.config.node import NodeConfig
 from katzentwist.config.schema import Report
 from katzentwist.node.startup import local_ips, read_text
+from katzentwist.plugins.builtin import KEYSERVER, STATELESS, unsupported
+from katzentwist.plugins.installed import is_installed
 
 _EXTRAS: Final = {
     "sql": ("postgres", ("txpostgres", "psycopg2")),
@@ -29,6 +35,7 @@ def load_node(text: str) -> tuple[NodeConfig | None, Report]:
     config, report = node.load(text, local_ips=local_ips(), read_file=read_text)
     if config is not None:
         check_extras(config, report)
+        check_services(config, report)
     return (None if report.errors else config), report
 
 
@@ -64,6 +71,29 @@ def check_extras(config: NodeConfig, report: Report) -> None:
     for number, authority in enumerate(config.authorities):
         if all(address.scheme == "quic" for address in authority.addresses):
             _check_quic(authority.addresses, f"PKI.Voting.Authorities[{number}].Addresses", report)
+
+
+def check_services(config: NodeConfig, report: Report) -> None:
+    """Note every service that is not disabled and can not run.
+
+    One that nobody brings is a mistake. A plugin whose program is not there yet is no mistake of the file, so that it
+    can be written, and ``-g`` run, before the plugin is installed; the start will fail.
+    """
+    for service in config.services:
+        capability = service.capability
+        if service.disable:
+            continue
+        if service.command:
+            if shutil.which(service.command) is None:
+                report.warn(
+                    f"{service.path}.Command: can not execute '{service.command}': no such program; the start will fail"
+                )
+        elif not (
+            capability in STATELESS
+            or (capability == KEYSERVER and config.user_db is not None)
+            or is_installed(capability)
+        ):
+            report.error(unsupported(capability), f"{service.path}.Capability")
 
 
 def _check_quic(addresses: Iterable[Address], path: str, report: Report) -> None:

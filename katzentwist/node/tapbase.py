@@ -149,6 +149,8 @@ def read_config(options: DaemonOptions, load: Callable[[str], tuple[C | None, Re
     if options["validate-only"]:
         if report.unknown:
             die(f"config file '{path}': {unknown}")
+        for warning in report.warnings:
+            print(f"config file '{path}': warning: {warning}", file=sys.stderr)  # noqa: T201
         print(f"configuration file '{path}' is valid")  # noqa: T201
         raise SystemExit(0)
     return config, report

@@ -19,6 +19,11 @@ from katzentwist.interfaces import IKaetzchen
 GROUP: Final = "katzentwist.kaetzchen"
 
 
+def is_installed(capability: str) -> bool:
+    """Whether a package brings a service of this capability; nothing of it is loaded."""
+    return bool(metadata.entry_points(group=GROUP, name=capability))
+
+
 def installed(capability: str, config: dict[str, Any]) -> IKaetzchen | None:
     """The service of this capability, or None if no package brings one.
 

@@ -14,7 +14,7 @@ from katzentwist.errors import ConfigError
 from katzentwist.interfaces import IKaetzchen
 from katzentwist.node.runtime import Runtime
 from katzentwist.pki.document import SignedDocument
-from katzentwist.plugins.builtin.echo import Echo, Loop
+from katzentwist.plugins.builtin import KEYSERVER, STATELESS, unsupported
 from katzentwist.plugins.builtin.keyserver import KeyServer
 from katzentwist.plugins.inprocess import InProcess
 from katzentwist.plugins.installed import installed
@@ -70,18 +70,14 @@ def _mailbox(runtime: Runtime, config: NodeConfig) -> Mailbox:
     )
 
 
-STATELESS = {"echo": Echo, "testdest": Echo, "loop": Loop}
-
-
 def _builtin(service: Service, mailbox: Mailbox | None) -> IKaetzchen:
     capability = service.capability
-    if capability == "keyserver" and mailbox is not None and mailbox.users is not None:
+    if capability == KEYSERVER and mailbox is not None and mailbox.users is not None:
         return KeyServer(mailbox.users)
     if capability not in STATELESS:
         if (other := installed(capability, service.config)) is not None:
             return other
-        known = ", ".join((*STATELESS, "keyserver (on a Provider)"))
-        raise ConfigError(f"provider: Kaetzchen: Unsupported capability: '{capability}'; one of {known}")
+        raise ConfigError(unsupported(capability), f"{service.path}.Capability")
     return STATELESS[capability]()
 
 

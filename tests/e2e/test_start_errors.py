@@ -35,13 +35,18 @@ class StartErrorTests(SynchronousTestCase):
         for needle in needles:
             self.assertIn(needle, done.stderr)
 
-    def edited(self, change: Callable[[dict[str, Any]], None], needles: list[str], name: str = "mix1") -> None:
-        """Change a file, start, expect the message."""
+    def edit(self, change: Callable[[dict[str, Any]], None], name: str = "mix1") -> str:
+        """Change a file; its path."""
         node = next(n for n in self.network.nodes if n.name == name)
         tables = toml.parse(node.config.read_text())
         change(tables)
         node.config.write_text(toml.dump(tables))
-        self.refused([str(node.config), *needles], name=name)
+        return str(node.config)
+
+    def edited(self, change: Callable[[dict[str, Any]], None], needles: list[str], name: str = "mix1") -> None:
+        """Change a file, start, expect the message."""
+        file = self.edit(change, name)
+        self.refused([file, *needles], name=name)
 
     def test_missing_key(self) -> None:
         """A mandatory key is not there."""
@@ -91,14 +96,8 @@ class StartErrorTests(SynchronousTestCase):
     def test_data_dir_is_a_file(self) -> None:
         """A file in the place of the data directory."""
 
-        def change(t: dict[str, Any]) -> None:
-            (self.folder / "file").write_text("")
-            t["Server"]["DataDir"] = str(self.folder / "file")
-
-        node = next(n for n in self.network.nodes if n.name == "mix1")
-        tables = toml.parse(node.config.read_text())
-        change(tables)
-        node.config.write_text(toml.dump(tables))
+        (self.folder / "file").write_text("")
+        self.edit(lambda t: t["Server"].update(DataDir=str(self.folder / "file")))
         self.refused(["is not a directory"])
 
     def test_data_dir_is_a_link(self) -> None:
@@ -118,6 +117,18 @@ class StartErrorTests(SynchronousTestCase):
         other = (self.folder / "mix2" / "identity.public.pem").read_text()
         (self.folder / "mix1" / "identity.public.pem").write_text(other)
         self.refused(["identity.public.pem", "does not belong"])
+
+    def test_family(self) -> None:
+        """An IPv4 address under tcp6."""
+        self.edit(lambda t: t["Server"].update(BindAddresses=["tcp6://127.0.0.1:1"]))
+        self.refused(["Server.BindAddresses", "tcp6://127.0.0.1:1", "IPv4, its scheme wants IPv6"])
+
+    def test_no_place_for_mix_keys(self) -> None:
+        """A file is in the way of the folder for mix keys: told now, not when the node ends and they are lost."""
+        (self.folder / "file").write_text("")
+        place = str(self.folder / "file" / "keys")
+        self.edit(lambda t: t["Server"].update(PersistMixKeysOnShutdownDir=place))
+        self.refused(["Server.PersistMixKeysOnShutdownDir", place, "Not a directory"])
 
     def test_port_in_use(self) -> None:
         """Somebody else listens there."""
@@ -155,14 +166,12 @@ class StartErrorTests(SynchronousTestCase):
     def test_unknown_service(self) -> None:
         """A built-in service that does not exist."""
 
-        def change(t: dict[str, Any]) -> None:
-            t["Provider"]["Kaetzchen"] = [{"Capability": "teleport", "Endpoint": "+teleport"}]
-
-        node = next(n for n in self.network.nodes if n.name == "provider1")
-        tables = toml.parse(node.config.read_text())
-        change(tables)
-        node.config.write_text(toml.dump(tables))
-        self.refused(["Unsupported capability", "teleport", "echo"], name="provider1")
+        unknown = {"Capability": "teleport", "Endpoint": "+teleport"}
+        self.edited(
+            lambda t: t["Provider"].update(Kaetzchen=[unknown]),
+            ["Provider.Kaetzchen[0].Capability", "Unsupported capability", "teleport", "echo"],
+            name="provider1",
+        )
 
 
 class CommandLineTests(SynchronousTestCase):

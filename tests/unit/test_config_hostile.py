@@ -53,6 +53,80 @@ def put(tables: Tables, place: tuple[str, ...], value: Any) -> None:
     current[place[-1]] = value
 
 
+def older_shape(tables: Tables) -> Tables:
+    """A node's file as older ones were: no geometry, no schemes, one authority."""
+    authority = tables["PKI"]["Voting"]["Authorities"][0]
+    server = {k: v for k, v in tables["Server"].items() if k not in ("WireKEM", "PKISignatureScheme")}
+    pki = {"Nonvoting": {"Address": authority["Addresses"][0], "PublicKey": authority["IdentityPublicKey"]}}
+    return {**{k: v for k, v in tables.items() if k != "SphinxGeometry"}, "Server": server, "PKI": pki}
+
+
+class OneCauseTests(SynchronousTestCase):
+    """A key that can not be read, or is not there, is one mistake, whatever else hangs on its value."""
+
+    def setUp(self) -> None:
+        folder = Path(self.mktemp())
+        network = generate(folder, Shape(gateways=1, service_nodes=1))
+        self.files = {n.name: toml.parse(n.config.read_text()) for n in network.nodes}
+        self.files["client"] = toml.parse((network.client / "client.toml").read_text())
+        plugin = {"Capability": "x", "Endpoint": "+x", "Command": "/bin/cat", "Config": {"a": "b"}}
+        self.files["provider1"]["Provider"]["CBORPluginKaetzchen"] = [plugin]
+
+    def check(self, cls: type, load: Callable[[str], tuple[Any, Report]], good: Tables) -> int:
+        """Spoil one key after the other, in every table that the file has; the number of keys."""
+        self.assertEqual(load(toml.dump(good))[1].errors, [])
+        count = 0
+        for place in places(cls):
+            for value in (datetime.time(1), None):
+                tables = copy.deepcopy(good)
+                table: Any = tables
+                try:
+                    for step in place[:-1]:
+                        table = table[0 if step == "0" else step]
+                except KeyError:
+                    continue  # in a table that is not there
+                if value is None and place == ("PKI", "Nonvoting"):
+                    continue  # without it the file has the other shape
+                if value is None:
+                    table.pop(place[-1], None)
+                else:
+                    table[place[-1]] = value
+                errors = load(toml.dump(tables))[1].errors
+                self.assertLessEqual(len(errors), 1, (place, value, errors))
+                if errors and value is not None:
+                    self.assertEqual(errors[0].path.replace("[0]", ".0"), ".".join(place))
+                count += 1
+        return count
+
+    def test_nodes(self) -> None:
+        """Both shapes."""
+        for name in ("mix1", "provider1", "gateway1", "servicenode1"):
+            self.assertGreater(self.check(NodeFile, node.load, self.files[name]), 50)
+        for name in ("mix1", "provider1"):
+            self.assertGreater(self.check(NodeFile, node.load, older_shape(self.files[name])), 50)
+
+    def test_authority(self) -> None:
+        """The authority, whose white list is in files."""
+
+        def load(text: str) -> tuple[Any, Report]:
+            return authority.load(text, read_file=lambda name: Path(name).read_text())
+
+        self.assertGreater(self.check(AuthorityFile, load, self.files["auth1"]), 50)
+
+    def test_client(self) -> None:
+        """The client daemon."""
+        self.assertGreater(self.check(ClientFile, client.load, self.files["client"]), 50)
+
+    def test_others_are_told(self) -> None:
+        """Mistakes that have nothing to do with it are told at once."""
+        tables = self.files["mix1"]
+        tables["Server"]["DataDir"] = 5
+        tables["Management"] = {"Enable": True, "Path": "relative"}
+        tables["Server"]["WireKEM"] = "rot13"
+        paths = {error.path for error in node.load(toml.dump(tables))[1].errors}
+        self.assertEqual(paths, {"Server.DataDir", "Management.Path", "Server.WireKEM"})
+
+
 class HostileTests(SynchronousTestCase):
     """All loaders."""
 

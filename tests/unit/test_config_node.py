@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+
 from twisted.trial.unittest import SynchronousTestCase
 
-from katzentwist.config import node
+from katzentwist.config import node, toml
 from katzentwist.config.addresses import descriptor_map
 from katzentwist.config.debug import Debug, resolve_debug, with_runtime
 from katzentwist.config.halves import Kind
@@ -138,6 +140,37 @@ def provider(rest: str = "", server: str = "", addresses: str = '"192.0.2.1:2948
     return node.load(PROVIDER.format(addresses=addresses, server=server, rest=rest))
 
 
+class FamilyTests(SynchronousTestCase):
+    """tcp4 and tcp6 in a file of v0.0.99 (spec: link 2.1, node 11): loaded as upstream does, with a warning."""
+
+    good: dict
+
+    def setUp(self) -> None:
+        case = next(c for c in load("node")["config"] if c["name"] == "bind")
+        self.good = toml.parse(case["toml"])
+
+    def test_own_addresses(self) -> None:
+        """The start can not listen there, or not advertise it."""
+        for key in ("Addresses", "BindAddresses"):
+            tables = copy.deepcopy(self.good)
+            tables["Server"][key] = ["tcp6://192.0.2.1:5"]
+            config, report = node.load(toml.dump(tables))
+            self.assertIsNotNone(config, report)
+            wanted = f'Server.{key}: address "tcp6://192.0.2.1:5" is IPv4, its scheme wants IPv6; the start will fail'
+            self.assertIn(wanted, report.warnings)
+
+    def test_authority(self) -> None:
+        """Only the other addresses of an authority are dialled; it must have one."""
+        [authority] = self.good["PKI"]["Voting"]["Authorities"]
+        authority["Addresses"] = ["tcp6://192.0.2.1:5", "tcp://192.0.2.1:6"]
+        config, report = node.load(toml.dump(self.good))
+        self.assertEqual([a.url for a in config.authorities[0].addresses], ["tcp://192.0.2.1:6"])
+        self.assertIn("wants IPv6; it is left out", "".join(report.warnings))
+        authority["Addresses"].pop()
+        config, report = node.load(toml.dump(self.good))
+        self.assertIn("No valid Addresses in ['tcp6://192.0.2.1:5']", str(report.errors[0]))
+
+
 class ProviderTests(SynchronousTestCase):
     """The older shape (spec: provider 1)."""
 
@@ -173,6 +206,22 @@ class ProviderTests(SynchronousTestCase):
     def test_wrong_family(self) -> None:
         """tcp6 with an IPv4 address is a mistake."""
         self.refused("wants IPv6", addresses='"tcp6://192.0.2.1:1"')
+
+    def test_as_written(self) -> None:
+        """An older spelling is told as the file has it."""
+        for text, words in (
+            ("http://192.0.2.1", "'http://192.0.2.1' is invalid: Must contain Port"),
+            ("http://mix.example:5", '"http://mix.example:5" has hostname'),
+            ("192.0.2.1", "'192.0.2.1' is invalid: Must contain Port"),
+            ("192.0.2.1:70000", "'192.0.2.1:70000' is invalid: port 70000"),
+        ):
+            self.refused(words, addresses=f'"{text}"')
+            config, report = provider()
+            self.assertIsNotNone(config, report)
+            file = PROVIDER.replace("192.0.2.2:2323", text).format(addresses='"tcp://192.0.2.1:1"', server="", rest="")
+            _, report = node.load(file)
+            self.assertIn(words, str(report.errors[0]))
+            self.assertEqual([e.path for e in report.errors], ["PKI.Nonvoting.Address"])
 
     def test_malformed_example(self) -> None:
         """The document's own malformed address is refused."""

@@ -11,6 +11,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from katzentwist.cli import check_config
+from katzentwist.cli.main import main
 from katzentwist.config import toml
 from katzentwist.mix import tap
 from katzentwist.node.extras import load_client
@@ -44,7 +45,8 @@ class ExtrasTests(SynchronousTestCase):
         """By katzenmix and by check-config: the same."""
         config, report = tap.load(self.file.read_text())
         self.assertEqual(config is None, bool(report.errors))
-        self.assertEqual(check_config.check(self.file), ("node", [str(e) for e in report.errors]))
+        found = check_config.check(self.file)
+        self.assertEqual((found.kind, found.errors), ("node", [str(e) for e in report.errors]))
         return [str(e) for e in report.errors]
 
     def one(self, *needles: str) -> None:
@@ -64,9 +66,10 @@ class ExtrasTests(SynchronousTestCase):
     def test_unreadable(self) -> None:
         """check-config says why in words, without the number of the error."""
         folder = self.file.parent
-        self.assertEqual(check_config.check(folder), ("unknown", ["can not be read: Is a directory"]))
+        found = check_config.check(folder)
+        self.assertEqual((found.kind, found.errors), ("unknown", ["can not be read: Is a directory"]))
         self.file.write_bytes(b"\xff")
-        _, (said,) = check_config.check(self.file)
+        (said,) = check_config.check(self.file).errors
         self.assertIn("not UTF-8", said)
 
     def test_nothing_needed(self) -> None:
@@ -113,14 +116,58 @@ class ExtrasTests(SynchronousTestCase):
         self.change("Provider.UserDB", {"Backend": "extern", "Extern": {"ProviderURL": "http://127.0.0.1:8080"}})
         self.one("Provider.UserDB.Backend", "'extern'", "katzentwist[web]")
 
-    def test_validate_only(self) -> None:
-        """The program ends with status 1 and the message."""
-        self.change("Provider.UserDB", {"Backend": "extern", "Extern": {"ProviderURL": "http://127.0.0.1:8080"}})
+    def validated(self) -> tuple[int, str]:
+        """Exit status and standard error of --validate-only."""
         options = tap.Options()
         options.parseOptions(["-f", str(self.file), "--validate-only"])
         told = io.StringIO()
         self.patch(tap.die.__globals__["sys"], "__stderr__", told)
-        with contextlib.suppress(SystemExit):
-            tap.makeService(options)
-            self.fail("went on")
-        self.assertIn("katzentwist[web]", told.getvalue())
+        with contextlib.redirect_stderr(told), contextlib.redirect_stdout(io.StringIO()):
+            end = self.assertRaises(SystemExit, tap.makeService, options)
+        return int(end.code), told.getvalue()
+
+    def test_validate_only(self) -> None:
+        """The program ends with status 1 and the message."""
+        self.change("Provider.UserDB", {"Backend": "extern", "Extern": {"ProviderURL": "http://127.0.0.1:8080"}})
+        status, told = self.validated()
+        self.assertEqual(status, 1)
+        self.assertIn("katzentwist[web]", told)
+
+    def test_unknown_capability(self) -> None:
+        """A service that nobody brings; a disabled one is not asked for."""
+        service = {"Capability": "teleport", "Endpoint": "+t"}
+        echo = {"Capability": "echo", "Endpoint": "+echo"}
+        self.change("Provider.Kaetzchen", [echo, service])
+        (mistake,) = self.mistakes()
+        self.assertTrue(mistake.startswith("Provider.Kaetzchen[1].Capability: "), mistake)
+        self.assertIn("Unsupported capability: 'teleport'; one of echo,", mistake)
+        status, told = self.validated()
+        self.assertEqual(status, 1)
+        self.assertIn(f"config file '{self.file}':\n  {mistake}", told)
+        self.change("Provider.Kaetzchen", [echo, {**service, "Disable": True}])
+        self.assertEqual(self.mistakes(), [])
+
+    def test_keyserver_needs_users(self) -> None:
+        """The key server is a Provider's."""
+        node = next(n for n in generate(Path(self.mktemp()), Shape(service_nodes=1)).nodes if n.role == "service node")
+        self.file = node.config
+        self.change("ServiceNode.Kaetzchen", [{"Capability": "keyserver", "Endpoint": "+k"}])
+        (mistake,) = self.mistakes()
+        self.assertIn("ServiceNode.Kaetzchen[0].Capability", mistake)
+
+    def test_missing_program(self) -> None:
+        """The program of a plugin that is not installed (yet) is a warning; its start is what fails."""
+        plugin = {"Capability": "x", "Endpoint": "+x", "Command": "/nowhere/plugin"}
+        self.change("Provider.CBORPluginKaetzchen", [plugin])
+        self.assertEqual(self.mistakes(), [])
+        words = "Provider.CBORPluginKaetzchen[0].Command: can not execute '/nowhere/plugin': no such program"
+        status, told = self.validated()
+        self.assertEqual(status, 0)
+        self.assertIn(f"config file '{self.file}': warning: {words}", told)
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            self.assertEqual(main(["check-config", str(self.file)]), 0)
+        self.assertIn(f"warning: {words}", out.getvalue())
+        for harmless in ({"Disable": True}, {"Command": "/bin/cat"}):
+            self.change("Provider.CBORPluginKaetzchen", [{**plugin, **harmless}])
+            self.assertNotIn("warning", self.validated()[1])
