@@ -11,10 +11,20 @@ from twisted.logger import Logger
 
 
 class ModuleLogger(Logger):
-    """A logger named once; usable as a class attribute."""
+    """A logger named once; usable as a class attribute.
+
+    An object whose ``_runtime`` is that of one half of a Provider gets the logger of that half.
+    """
 
     def __get__(self, instance: Any, owner: Any = None) -> ModuleLogger:
-        return self
+        return self.of(getattr(getattr(instance, "_runtime", None), "half", ""))
+
+    def of(self, half: str) -> ModuleLogger:
+        """The same with the name of a half behind its own: what both halves of a Provider say differs in nothing else.
+
+        :param half: empty where there is only one.
+        """
+        return ModuleLogger(f"{self.namespace}/{half}", observer=self.observer) if half else self
 
 
 def notice(log: Logger, message: str, **fields: Any) -> None:

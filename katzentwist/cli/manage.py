@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from katzentwist.cli.output import UsageFault, print_json
-from katzentwist.management.console import Answer, Console, ConsoleError
+from katzentwist.management.console import Console, ConsoleError
 
 COMMANDS = """
 commands:
@@ -49,32 +49,38 @@ def run(args: argparse.Namespace) -> int:
         raise UsageFault("a command is one line")
     with Console(Path(args.socket)) as console:
         if command.strip():
-            return _one(console, command, args.json)
+            return 0 if _one(console, command, args.json) else 1
         return _dialogue(console, args.json)
 
 
-def _one(console: Console, command: str, as_json: bool) -> int:
+def _one(console: Console, command: str, as_json: bool) -> bool:
+    """Ask and print; whether it was done. SHUTDOWN has no reply, so no code is printed for it."""
     answer = console.ask(command)
-    if answer is None:
-        if command.split(maxsplit=1)[0].upper() != "SHUTDOWN":
-            raise ConsoleError("the node closed the connection")
-        answer = Answer(250, "the node shuts down")
-    _print(answer, as_json)
-    return 0 if answer.good else 1
+    if answer is not None:
+        _print(answer.code, answer.text, as_json)
+        return answer.good
+    if _word(command) != "SHUTDOWN":
+        raise ConsoleError("the node closed the connection")
+    _print(None, "the node shuts down", as_json)
+    return True
 
 
-def _print(answer: Answer, as_json: bool) -> None:
+def _word(command: str) -> str:
+    return command.split(maxsplit=1)[0].upper()
+
+
+def _print(code: int | None, text: str, as_json: bool) -> None:
     if as_json:
-        print_json({"code": answer.code, "text": answer.text})
+        print_json({"code": code, "text": text})
     else:
-        print(f"{answer.code} {answer.text}", flush=True)
+        print(text if code is None else f"{code} {text}", flush=True)
 
 
 def _dialogue(console: Console, as_json: bool) -> int:
     """Lines of standard input, one by one; the status is that of the worst reply."""
     terminal = sys.stdin.isatty()
     if console.greeting is not None and terminal:
-        _print(console.greeting, as_json)
+        _print(console.greeting.code, console.greeting.text, as_json)
     status = 0
     while True:
         if terminal:
@@ -84,11 +90,7 @@ def _dialogue(console: Console, as_json: bool) -> int:
             return status
         if not line.strip():
             continue
-        answer = console.ask(line.strip())
-        if answer is None:
-            return status
-        _print(answer, as_json)
-        if not answer.good:
+        if not _one(console, line.strip(), as_json):
             status = 1
-        if line.split(maxsplit=1)[0].upper() == "QUIT":
+        if _word(line) in ("QUIT", "SHUTDOWN"):
             return status

@@ -154,7 +154,7 @@ class _Run:
             print(f"thin clients: {self._network.daemon().addresses[0]}, file {thin}", flush=True)
 
     def _ping(self) -> int:
-        command = [sys.executable, "-m", "katzentwist.cli", "ping", "-f", str(self._network.client / "client.toml")]
+        command = [sys.executable, "-m", "katzentwist", "ping", "-f", str(self._network.client / "client.toml")]
         self._children.check()
         process = subprocess.run(  # noqa: S603 - our own program
             [*command, "-n", str(self._args.ping)], env=self._children.environment(), check=False
@@ -165,7 +165,8 @@ class _Run:
     def _stay(self) -> None:
         print("the network is up; Ctrl-C ends it", flush=True)
         while True:
-            self._children.check()
+            for news in self._children.revive(time.monotonic()):
+                print(news, file=sys.stderr, flush=True)
             time.sleep(POLL)
 
 

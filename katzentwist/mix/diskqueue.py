@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Final
 
 from katzentwist.errors import StoreError
-from katzentwist.logger import ModuleLogger, notice
+from katzentwist.logger import ModuleLogger
 from katzentwist.mix.drops import DropReason
 from katzentwist.mix.scheduler import Entry
 
@@ -69,7 +69,6 @@ class DiskQueue:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as e:
             raise StoreError(f"can not make the external queue '{path}': {e.strerror}") from e
-        notice(self.log, "Initializing external memory queue.")
 
     def __len__(self) -> int:
         return (self._head is not None) + len(self._new) + len(self._stored)
@@ -121,7 +120,7 @@ class DiskQueue:
         self._dropped(reason, amount)
         before, self._failures = self._failures, self._failures + amount
         if before.bit_length() != self._failures.bit_length():
-            self.log.error("{count} packets could not be {how}", count=self._failures, how=how)
+            self.log.error("{path}: {count} packets could not be {how}", path=self._path, count=self._failures, how=how)
 
     # Out -----------------------------------------------------------------------------------------------------------
 

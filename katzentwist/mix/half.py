@@ -61,7 +61,7 @@ class Half:
     ) -> None:
         self.runtime, self.config, self.identity, self.keys = runtime, config, identity, keys
         self.kind: Kind = config.kind
-        self.log = ModuleLogger("scheduler")
+        self.log = ModuleLogger("scheduler").of(runtime.half)
         self._end = end
         self._timer: Any = None
         self._timer_at = 0.0

@@ -199,8 +199,11 @@ class NodeDaemon(Daemon):
         self._runtime = runtime
         self.parts = build(runtime, self._document)
         for half, identity in identities:
-            own = self.metrics.labelled(half=half.kind.value) if len(identities) > 1 else self.metrics
-            self.halves.append(self._half(attrs.evolve(runtime, metrics=own), half, identity))
+            own = runtime
+            if len(identities) > 1:
+                name = half.kind.value
+                own = attrs.evolve(runtime, metrics=self.metrics.labelled(half=name), half=name)
+            self.halves.append(self._half(own, half, identity))
         self._register_gauges()
         self._pki = PKIClient(runtime, self.halves, fatal=self.fail, changed=self._documents_changed)
         self._workers.start()
@@ -227,7 +230,7 @@ class NodeDaemon(Daemon):
         notice(self.log, "Sphinx geometry:\n{geometry}", geometry=config.geometry.toml())
 
     def _half(self, runtime: Runtime, config: HalfConfig, identity: Identity) -> PublishingHalf:
-        keys = MixKeys(runtime.geometry, runtime.random)
+        keys, log = MixKeys(runtime.geometry, runtime.random), self.log.of(runtime.half)
         folder = self._mix_key_folder(config, identity)
         now = runtime.epoch()[0]
         if folder is not None:
@@ -237,9 +240,9 @@ class NodeDaemon(Daemon):
             found = keys.load(folder, now)
             kept.taken = bool(found)
             if found:
-                notice(self.log, "mix keys of {count} epochs taken over from the last run", count=len(found))
+                notice(log, "mix keys of {count} epochs taken over from the last run", count=len(found))
         else:
-            notice(self.log, "mix keys are kept in memory only: after a restart packets fail until the next documents")
+            notice(log, "mix keys are kept in memory only: after a restart packets fail until the next documents")
         keys.generate(now)
         half = PublishingHalf(
             runtime,
@@ -260,13 +263,15 @@ class NodeDaemon(Daemon):
 
     def _queue(self, runtime: Runtime, config: HalfConfig) -> DelayQueue | None:
         """The delay queue of a half; None is the one in memory."""
+        log = ModuleLogger("scheduler").of(runtime.half)
         if not runtime.debug.external_queue:
-            self.log.info("Initializing memory queue.")
+            log.info("Initializing memory queue.")
             return None
+        notice(log, "Initializing external memory queue.")
         name = "external_queue.db" if config is self._config.halves[0] else "external_queue-service.db"
 
         def dropped(reason: DropReason, amount: int) -> None:
-            drop(self.metrics, reason, amount)
+            drop(runtime.metrics, reason, amount)
 
         path = Path(self._config.data_dir) / name
         return DiskQueue(path, runtime.geometry.packet_length, dropped, runtime.debug.scheduler_slack / 1000)

@@ -31,7 +31,10 @@ BREATH: Final = 0.004
 
 @attrs.frozen(kw_only=True)
 class Runtime:
-    """One per process. ``reactor.seconds`` is monotonic, and so are all times but those of epochs."""
+    """One per process, or per half of a Provider. ``reactor.seconds`` is monotonic, as are all times but epochs.
+
+    :ivar half: the name of the half, for its log; empty for what is of the whole process.
+    """
 
     reactor: Any
     clock: IClock
@@ -43,6 +46,7 @@ class Runtime:
     metrics: Metrics
     transports: tcp.Transports
     limits: HandshakeLimits = attrs.field(factory=HandshakeLimits)
+    half: str = ""
 
     @property
     def geometry(self) -> Geometry:

@@ -21,6 +21,11 @@ from katzentwist.testnet.plan import Network, Node
 GRACE: Final = 5.0
 """Seconds that children get to end after SIGTERM."""
 LAST_LINES: Final = 15
+PAUSE: Final = 2.0
+"""Seconds from the end of a program to its next start."""
+RESTARTS: Final = 3
+WITHIN: Final = 60.0
+"""So often within so many seconds a program is started again."""
 PROGRAMS: Final = {"authority": "katzendirauth", "client": "katzenclient", "client daemon": "katzenclient"}
 
 
@@ -30,11 +35,25 @@ class ChildError(KatzentwistError):
 
 @attrs.define
 class Child:
-    """One running program."""
+    """One program.
+
+    :ivar ends: when it ended by itself, monotonic seconds.
+    :ivar down: whether that was told, and it is to be started again.
+    """
 
     node: Node
     process: subprocess.Popen[bytes]
     output: Path
+    ends: list[float] = attrs.field(factory=list)
+    down: bool = False
+
+    def ending(self) -> str:
+        """How it ended and what it wrote last; empty while it runs."""
+        status = self.process.poll()
+        if status is None:
+            return ""
+        how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+        return f"{self.node.name} {how}; the end of {self.output}:\n{self.last_lines()}"
 
     def last_lines(self) -> str:
         """The end of what it wrote."""
@@ -75,8 +94,29 @@ class Children:
 
         :raises ChildError: it can not be started.
         """
-        position = next(i for i, child in enumerate(self._children) if child.node.name == name)
-        self._children[position] = self._start(self._children[position].node)
+        child = next(child for child in self._children if child.node.name == name)
+        child.process = self._start(child.node).process
+
+    def revive(self, now: float) -> Iterator[str]:
+        """Start again, after a pause, what ended by itself; what to say of it. To be called time and again.
+
+        :param now: monotonic seconds.
+        :raises ChildError: a program ends too often, or can not be started.
+        """
+        for child in self._children:
+            ending = child.ending()
+            if not ending:
+                continue
+            if not child.down:
+                child.down = True
+                child.ends = [*(then for then in child.ends if now - then < WITHIN), now]
+                if len(child.ends) > RESTARTS:
+                    raise ChildError(f"{ending}\nthat was {len(child.ends)} times within {WITHIN:g} s: giving up")
+                yield f"{ending}\nit is started again in {PAUSE:g} s"
+            elif now >= child.ends[-1] + PAUSE:
+                self.restart(child.node.name)
+                child.down = False
+                yield f"{child.node.name} is started again, pid {child.process.pid}"
 
     def _start(self, node: Node) -> Child:
         output = node.folder / "output.log"
@@ -120,11 +160,8 @@ class Children:
     def check(self) -> None:
         """:raises ChildError: one of them has ended."""
         for child in self._children:
-            status = child.process.poll()
-            if status is not None:
-                raise ChildError(
-                    f"{child.node.name} ended with status {status}; the end of {child.output}:\n{child.last_lines()}"
-                )
+            if ending := child.ending():
+                raise ChildError(ending)
 
     def stop(self) -> None:
         """End everything: SIGTERM, a grace period, SIGKILL. Nothing is left running."""

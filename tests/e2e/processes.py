@@ -43,7 +43,7 @@ def wait_for(what: str, condition: Callable[[], Any], seconds: float = PATIENCE)
 def cli(*arguments: str, timeout: float = PATIENCE) -> subprocess.CompletedProcess[str]:
     """Run the katzentwist command to its end."""
     return subprocess.run(
-        [sys.executable, "-m", "katzentwist.cli", *arguments],
+        [sys.executable, "-m", "katzentwist", *arguments],
         env=environment(),
         capture_output=True,
         text=True,

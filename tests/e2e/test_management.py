@@ -245,6 +245,24 @@ class ManagementTests(SharedNetworkCase):
         self.assertEqual([x[:3] for x in done.stdout.splitlines()], ["250", "500", "250"])
         self.assertEqual(cli("manage", str(self.net.node("mix2").folder), "QUIT").returncode, 1)
 
+    def test_zy_manage_shutdown(self) -> None:
+        """SHUTDOWN has no reply, so no code is shown for it; what is typed behind it is not sent. (It runs late.)"""
+        for name, arguments, typed, shown in (
+            ("mix1", ("SHUTDOWN",), None, "the node shuts down\n"),
+            ("mix3", (), "shutdown\nNOSUCH\n", "the node shuts down\n"),
+        ):
+            done = subprocess.run(
+                [sys.executable, "-m", "katzentwist.cli", "manage", str(self.net.node(name).folder), *arguments],
+                input=typed,
+                env=environment(),
+                capture_output=True,
+                text=True,
+                timeout=30,
+                check=False,
+            )
+            self.assertEqual((done.returncode, done.stdout), (0, shown), done.stderr)
+            self.assertEqual(self.net.child(name).process.wait(15), 0)
+
     def test_zz_shutdown(self) -> None:
         """SHUTDOWN with a second session open: status 0, the socket is gone, the keys are kept. (It runs last.)"""
         other = self.connect()
@@ -259,6 +277,28 @@ class ManagementTests(SharedNetworkCase):
 
 class TranscriptTests(SynchronousTestCase):
     """A Provider alone."""
+
+    def test_halves_in_the_log(self) -> None:
+        """What both halves say at the start has the name of each; nothing is there twice."""
+        with LiveNetwork(Shape(mixes=1, layers=1, wire_kem="x25519")) as net:
+
+            def change(tables: dict[str, Any]) -> None:
+                tables["Logging"]["Level"] = "INFO"
+                del tables["Server"]["PersistMixKeysOnShutdown"], tables["Server"]["PersistMixKeysOnShutdownDir"]
+
+            net.edit("provider1", change)
+            net.children.add(net.node("provider1"))
+            wait_for("the socket", (net.node("provider1").folder / "management_sock").exists)
+            output = net.child("provider1").output.read_text()
+            lines = [line[13:] for line in output.splitlines() if line[2:3] == ":"]
+            for line in (
+                "INFO scheduler/{}: Initializing memory queue.",
+                "NOTI server/{}: mix keys are kept in memory only",
+                "NOTI listener/{}: listening on",
+            ):
+                for half in ("gateway", "service"):
+                    self.assertEqual(sum(x.startswith(line.format(half)) for x in lines), 1, output)
+            self.assertEqual(len(set(lines)), len(lines), output)
 
     def test_wrong_syntax(self) -> None:
         """The transcript of the vectors, wrong commands and all, with what follows REMOVE_USER as it must be here."""

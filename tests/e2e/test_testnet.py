@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -30,7 +31,7 @@ class TestnetTests(SynchronousTestCase):
         """Ctrl-C ends a network that stays up, with status 0 and nothing left running."""
         with tempfile.TemporaryDirectory() as folder:
             process = subprocess.Popen(
-                [sys.executable, "-m", "katzentwist.cli", "testnet", "--dir", f"{folder}/net"],
+                [sys.executable, "-m", "katzentwist", "testnet", "--dir", f"{folder}/net"],
                 env=environment(),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -42,6 +43,35 @@ class TestnetTests(SynchronousTestCase):
             self.assertEqual(process.wait(30), 0)
             process.stdout.close()
             process.stderr.close()
+            self.assertEqual(processes_with(folder), [])
+
+    def test_restart_of_the_dead(self) -> None:
+        """A program that is killed is named and started again."""
+        with tempfile.TemporaryDirectory() as folder:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "katzentwist", "testnet", "--dir", f"{folder}/net"],
+                env=environment(),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            try:
+                self.assertTrue(any("Ctrl-C" in line for line in iter(process.stdout.readline, "")))
+                [old] = processes_with(f"{folder}/net/mix2")
+                os.kill(old, signal.SIGKILL)
+                said = iter(process.stderr.readline, "")
+                self.assertIn("mix2 was ended by SIGKILL", next(said))
+                again = next(line for line in said if "is started again" in line and "pid" in line)
+                [new] = processes_with(f"{folder}/net/mix2")
+                self.assertEqual(again, f"mix2 is started again, pid {new}\n")
+                self.assertNotEqual(new, old)
+                self.assertIsNone(process.poll())
+            finally:
+                process.send_signal(signal.SIGINT)
+                process.wait(30)
+                process.stdout.close()
+                process.stderr.close()
+            self.assertEqual(process.returncode, 0)
             self.assertEqual(processes_with(folder), [])
 
     def test_used_port(self) -> None:

@@ -46,7 +46,7 @@ class WheelTests(SynchronousTestCase):
         listed = self._call([str(Path(python).parent / "twistd"), "--help"], cwd=elsewhere)
         for program in ("katzenmix", "katzendirauth", "katzenclient"):
             self.assertIn(program, listed)
-        version = self._call([python, "-m", "katzentwist.cli", "version"], cwd=elsewhere)
+        version = self._call([python, "-m", "katzentwist", "version"], cwd=elsewhere)
         self.assertIn("native (", version)
         where = self._call([python, "-c", "import katzentwist._native as n; print(n.__file__)"], cwd=elsewhere)
         self.assertIn(str(folder / "venv"), where)

@@ -6,6 +6,7 @@ import io
 import json
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 
 from twisted.internet.task import Clock
 from twisted.logger import Logger
@@ -54,6 +55,23 @@ class LineTests(SynchronousTestCase):
             len(self.written(settings(level)).splitlines()) for level in ("ERROR", "WARNING", "NOTICE", "INFO", "DEBUG")
         ]
         self.assertEqual(counts, [1, 2, 3, 4, 5])
+
+    def test_half(self) -> None:
+        """Objects of one half of a Provider name it behind their module; others do not."""
+
+        out = io.StringIO()
+
+        class Sender:
+            log = ModuleLogger("outgoing", observer=LogFile(settings(), out))
+
+            def __init__(self, half: str) -> None:
+                self._runtime = SimpleNamespace(half=half)
+
+        for half in ("gateway", "service", ""):
+            Sender(half).log.warn("can not connect")
+        Sender.log.warn("can not connect")
+        modules = [line[18:].split(":")[0] for line in out.getvalue().splitlines()]
+        self.assertEqual(modules, ["outgoing/gateway", "outgoing/service", "outgoing", "outgoing"])
 
     def test_json(self) -> None:
         """One JSON object per line."""
