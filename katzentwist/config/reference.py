@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from katzentwist.config import schema
+from katzentwist.config import examples, schema
 from katzentwist.config.authoritytables import AuthorityFile
 from katzentwist.config.client import ClientFile
 from katzentwist.config.nodetables import NodeFile
@@ -28,19 +28,24 @@ FILES = (
 
 def render() -> str:
     """The whole page."""
-    parts = [INTRODUCTION]
+    parts = [INTRODUCTION, examples.render()]
     for title, cls in FILES:
         parts.append(f"## {title}\n")
-        parts.extend(_section(section) for section in schema.describe(cls))
+        parts.extend(_sections(schema.describe(cls)))
     parts.append(_geometry())
     return "\n".join(parts)
 
 
-def _section(section: Section) -> str:
-    if not section.keys:
-        return ""
-    heading = f"### `{section.header}`\n\n" if section.header else ""
-    return f"{heading}{section.doc}\n\n" + "\n".join(_rows(section.keys)) + "\n"
+def _sections(found: Iterable[Section]) -> Iterator[str]:
+    """Each table once, under all the names that it has in a file."""
+    headers: dict[tuple[str, tuple[KeySpec, ...]], list[str]] = {}
+    for section in found:
+        if section.keys:
+            headers.setdefault((section.doc, section.keys), []).append(section.header)
+    for (doc, keys), names in headers.items():
+        title = ", ".join(f"`{name}`" for name in names if name)
+        heading = f"### {title}\n\n" if title else ""
+        yield f"{heading}{doc}\n\n" + "\n".join(_rows(keys)) + "\n"
 
 
 def _rows(keys: tuple[KeySpec, ...]) -> Iterator[str]:

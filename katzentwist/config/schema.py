@@ -115,7 +115,7 @@ def _default_in_words(default: Any) -> str:
         return "true" if default else "false"
     if default in ("", (), {}):
         return "empty"
-    return str(default)
+    return ", ".join(map(str, default)) if isinstance(default, tuple) else str(default)
 
 
 def specs(cls: type) -> Iterator[tuple[str, KeySpec]]:

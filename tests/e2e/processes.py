@@ -169,7 +169,7 @@ class LiveNetwork:
         before = metrics(self.node(name)).get(series, 0)
         client = str(self.network.client / "client.toml")
         trying = subprocess.Popen(
-            [sys.executable, "-m", "katzentwist.cli", "ping", "-f", client, "-n", "1", *more],
+            [sys.executable, "-m", "katzentwist", "ping", "-f", client, "-n", "1", *more],
             env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         deadline = time.monotonic() + PATIENCE / 2

@@ -234,7 +234,7 @@ class ManagementTests(SharedNetworkCase):
         done = cli("manage", "--json", str(self.provider.folder), "SEND_BURST", "4")
         self.assertEqual(json.loads(done.stdout), {"code": 250, "text": "4"})
         done = subprocess.run(
-            [sys.executable, "-m", "katzentwist.cli", "manage", str(self.provider.folder)],
+            [sys.executable, "-m", "katzentwist", "manage", str(self.provider.folder)],
             input="SEND_BURST 4\nNOSUCH\nQUIT\n",
             env=environment(),
             capture_output=True,
@@ -252,7 +252,7 @@ class ManagementTests(SharedNetworkCase):
             ("mix3", (), "shutdown\nNOSUCH\n", "the node shuts down\n"),
         ):
             done = subprocess.run(
-                [sys.executable, "-m", "katzentwist.cli", "manage", str(self.net.node(name).folder), *arguments],
+                [sys.executable, "-m", "katzentwist", "manage", str(self.net.node(name).folder), *arguments],
                 input=typed,
                 env=environment(),
                 capture_output=True,

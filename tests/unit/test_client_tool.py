@@ -45,7 +45,7 @@ class InterruptTests(SynchronousTestCase):
     def interrupted(self, number: int, *arguments: str) -> int:
         """The exit status of a tool that got this signal once it had tried to connect; -9 if it went on for 20 s."""
         options = ["-f", self.config, "--user", "alice", "--link-key", str(self.folder / "alice.pem")]
-        command = [sys.executable, "-m", "katzentwist.cli", arguments[0], *options, *arguments[1:]]
+        command = [sys.executable, "-m", "katzentwist", arguments[0], *options, *arguments[1:]]
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
             late = threading.Timer(20, process.kill)
             late.start()
