@@ -26,13 +26,14 @@ class _Document:
 
     def next(self, sealer: Any) -> bytes:
         """The next piece; the first with the head."""
-        sealed = b""
+        sealed: bytes = b""
         if self._head:
             sealed = sealer.begin(len(self._head) + len(self._payload)) + sealer.seal_piece(self._head)
             self._head = b""
         piece = self._payload[self._at : self._at + PIECE]
         self._at += PIECE
-        return sealed + sealer.seal_piece(piece)
+        sealed += sealer.seal_piece(piece)
+        return sealed
 
     @property
     def is_done(self) -> bool:
