@@ -4,16 +4,17 @@
 
 REPORT gets one JSON object per line: ``at`` (monotonic seconds) with ``late`` (seconds that the ticker was held up) or
 ``gc`` (seconds of one garbage collection, and which ``generation``). With --blame the stacks of all threads are written
-to REPORT.stacks whenever a turn has lasted so long.
+to REPORT.stacks whenever a turn has lasted so long; a thread of its own looks, as soon as it gets the interpreter lock.
 """
 
 from __future__ import annotations
 
-import faulthandler
 import gc
 import json
 import sys
+import threading
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -30,25 +31,42 @@ class Probe:
     def __init__(self, reactor: Any, report: Path, blame: float) -> None:
         self._reactor, self._blame = reactor, blame
         self._file = report.open("w", buffering=1)
-        self._stacks = Path(f"{report}.stacks").open("w") if blame else None  # noqa: SIM115
+        self._stacks = Path(f"{report}.stacks")
         self._due = self._began = 0.0
         gc.callbacks.append(self._collected)
 
     def start(self) -> None:
         """Begin, once the reactor runs."""
         self._arm()
+        if self._blame:
+            threading.Thread(target=self._watch, daemon=True).start()
 
     def _arm(self) -> None:
         self._due = time.monotonic() + INTERVAL
         self._reactor.callLater(INTERVAL, self._tick)
-        if self._stacks is not None:
-            faulthandler.dump_traceback_later(self._blame + INTERVAL, file=self._stacks)
 
     def _tick(self) -> None:
         late = time.monotonic() - self._due
         if late > WORTH:
             self._write(late=round(late, 5))
         self._arm()
+
+    def _watch(self) -> None:
+        """Not by faulthandler: it looks at threads that run, and now and then it crashes."""
+        seen = 0.0
+        with self._stacks.open("w") as file:
+            while True:
+                time.sleep(INTERVAL)
+                due = self._due
+                late = time.monotonic() - due
+                if late < self._blame or due == seen:
+                    continue
+                seen = due
+                print(f"-- {time.monotonic():.4f}, late by {late * 1e3:.1f} ms", file=file)
+                for number, frame in sys._current_frames().items():
+                    if number != threading.get_ident():
+                        print("-", number, *traceback.format_stack(frame), sep="\n", file=file)
+                file.flush()
 
     def _collected(self, phase: str, info: dict[str, int]) -> None:
         if phase == "start":
