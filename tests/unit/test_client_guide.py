@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import doctest
 import re
+from types import SimpleNamespace
+from typing import Any
 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -52,6 +54,34 @@ class GuideTests(SynchronousTestCase):
         started: list[Started] = []
         exec(block, {"ThinClient": Started, "config": Socket(network="tcp", address="127.0.0.1:1")})
         self.assertEqual(len(started[0]._callbacks), 3)
+
+    def test_asking_again(self) -> None:
+        """The loop of the guide: growing pauses until an answer, an end to its patience, and no second try of what was
+        refused."""
+        [block] = [text for _, text in BLOCKS if text.startswith("def ask(")]
+        clock = Clock()
+        names: dict[str, Any] = {name: getattr(thin, name) for name in ("NotSentError", "OverdueError", "LostError")}
+        names["time"] = SimpleNamespace(monotonic=clock.seconds, sleep=clock.advance)
+        exec(block, names)
+
+        def asked(*ends: Exception | bytes) -> tuple[bytes, float]:
+            left, began = list(ends), clock.seconds()
+
+            def send(*_: object, timeout_seconds: float) -> bytes:
+                end = left.pop(0)
+                if isinstance(end, bytes):
+                    return end
+                raise end
+
+            return names["ask"](SimpleNamespace(blocking_send_message=send), b"", b"", b""), clock.seconds() - began
+
+        overdue = thin.OverdueError("late")
+        self.assertEqual(asked(b"at once"), (b"at once", 0))
+        self.assertEqual(asked(overdue, thin.LostError("x"), thin.NotSentError("x"), b"then"), (b"then", 1 + 2 + 4))
+        self.assertRaises(thin.RefusedError, asked, thin.RefusedError("no"), b"not reached")
+        began = clock.seconds()
+        self.assertRaises(thin.OverdueError, asked, *[overdue] * 100)
+        self.assertTrue(40 * 60 <= clock.seconds() - began <= 45 * 60)
 
     def test_toml_blocks(self) -> None:
         """The configuration files load."""
