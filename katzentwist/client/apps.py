@@ -8,7 +8,8 @@ from typing import Final, Protocol
 import attrs
 
 from katzentwist.randomness import IRandom
-from katzentwist.thin.protocol import APP_ID, SendMessage
+from katzentwist.thin.protocol import APP_ID
+from katzentwist.thin.requests import SendMessage
 
 FIFO: Final = 16
 """Requests of one application that wait for a tick. A full queue stops the reading from its socket."""

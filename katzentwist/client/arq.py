@@ -11,7 +11,7 @@ import attrs
 
 from katzentwist.client.apps import App
 from katzentwist.client.compose import ComposeError
-from katzentwist.thin.protocol import SendMessage
+from katzentwist.thin.requests import SendMessage
 
 PACKETS: Final = 4
 """The first one and three resends."""

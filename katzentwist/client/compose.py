@@ -13,6 +13,7 @@ from katzentwist.errors import KatzentwistError, SphinxError
 from katzentwist.pki.document import LAYER_GATEWAY, LAYER_SERVICE, Document
 from katzentwist.randomness import IRandom
 from katzentwist.sphinx import Geometry, Path, build, build_block, choose_path, new_surb
+from katzentwist.thin.requests import SendMessage
 
 ATTEMPTS: Final = 32
 RECIPIENT: Final = 32
@@ -58,6 +59,16 @@ class Outgoing:
     recipient: bytes
     payload: bytes = attrs.field(repr=False)
     surb_id: bytes | None = None
+
+    @classmethod
+    def of(cls, request: SendMessage, surb_id: bytes | None) -> Outgoing:
+        """What an application wants to send."""
+        return cls(
+            destination=request.destination or b"",
+            recipient=request.recipient or b"",
+            payload=request.payload,
+            surb_id=surb_id,
+        )
 
 
 def check(message: Outgoing, geometry: Geometry) -> None:

@@ -27,7 +27,8 @@ from zope.interface import implementer
 from katzentwist.client.apps import App
 from katzentwist.client.multiplexer import Multiplexer
 from katzentwist.logger import ModuleLogger
-from katzentwist.thin.protocol import FrameBuffer, FrameError, Request, SessionToken, ThinClose, parse_request
+from katzentwist.thin.protocol import FrameBuffer, FrameError
+from katzentwist.thin.requests import Request, SessionToken, ThinClose, parse_request
 
 PATIENCE: Final = 30.0
 LOOK: Final = 0.2

@@ -25,7 +25,7 @@ class ArqTests(DaemonTestCase):
         self.assertEqual(app.all("message_id_garbage_collected"), [])
         self.network.run(300)
         self.assertEqual([e["message_id"] for e in app.all("message_id_garbage_collected")], [id_])
-        self.assertEqual(len(self.side.daemon.arq), 0)
+        self.assertEqual(len(self.side.daemon.reliable.table), 0)
         self.assertEqual(len(self.side.daemon.core.replies), 0)
 
     def test_failure(self) -> None:
@@ -51,7 +51,7 @@ class ArqTests(DaemonTestCase):
         app = self.side.app()
         app.send(1, reliable=True)
         self.network.run(5)
-        [entry] = self.side.daemon.arq._entries.values()
+        [entry] = self.side.daemon.reliable.table._entries.values()
         first = entry.surb_id
         self.network.run(22)
         self.assertNotEqual(entry.surb_id, first)
@@ -141,7 +141,7 @@ class ArqTests(DaemonTestCase):
         app.request("thin_close")
         self.network.run(400)
         self.assertEqual(len(self.network.arrivals), 1)
-        self.assertEqual((len(self.side.daemon.arq), len(self.side.daemon.core.replies)), (0, 0))
+        self.assertEqual((len(self.side.daemon.reliable.table), len(self.side.daemon.core.replies)), (0, 0))
 
     def test_suspend(self) -> None:
         """The wall clock jumps an hour: the old documents are of no use, new ones come, the message gets through."""

@@ -12,7 +12,7 @@ from katzentwist.client import apps, listener
 from katzentwist.client.sender import Sender
 from katzentwist.randomness import SeededRandom
 from katzentwist.sphinx import Geometry
-from katzentwist.thin.protocol import SendMessage
+from katzentwist.thin.requests import SendMessage
 from tests.network.appside import Side
 from tests.network.clientnet import EPOCHS, GEOMETRY, FakeClock, FakeNetwork
 from tests.unit.test_client_tickers import kolmogorov_smirnov
@@ -175,7 +175,7 @@ class DialogueTests(DaemonTestCase):
         [known] = self.side.daemon.apps._apps
         app.request("thin_close")
         self.network.run(0.1)
-        self.assertEqual((len(self.side.daemon.apps), len(self.side.daemon.arq), known.alive), (0, 0, False))
+        self.assertEqual((len(self.side.daemon.apps), len(self.side.daemon.reliable.table), known.alive), (0, 0, False))
 
     def test_kept_events_are_bounded(self) -> None:
         """1000 events wait for an application that is away; the others are counted."""

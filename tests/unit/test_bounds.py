@@ -12,7 +12,7 @@ from katzentwist.client.compose import ComposeError
 from katzentwist.errors import StoreError
 from katzentwist.sphinx import Geometry
 from katzentwist.store import database
-from katzentwist.thin.protocol import SendMessage
+from katzentwist.thin.requests import SendMessage
 
 
 class DatabaseTests(SynchronousTestCase):

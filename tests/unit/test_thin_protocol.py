@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from katzentwist.sphinx import Geometry
-from katzentwist.thin import protocol
+from katzentwist.thin import protocol, requests
 from katzentwist.thin.errors import error_text
-from katzentwist.thin.protocol import FrameBuffer, FrameError, Unsupported
+from katzentwist.thin.protocol import FrameBuffer, FrameError
+from katzentwist.thin.requests import Unsupported
 from tests.vectorfiles import load
 
 VECTORS = load("client")
@@ -59,7 +60,7 @@ class VectorTests(SynchronousTestCase):
         """Every request is written byte for byte, and read."""
         for case in VECTORS["requests"]:
             frame = bytes.fromhex(case["frame"])
-            request = protocol.parse_request(frame[4:])
+            request = requests.parse_request(frame[4:])
             self.assertEqual(request is None, not case["decoded"], case["name"])
             for name, fields in plain(case["decoded"]).items():
                 self.assertEqual(protocol.encode_request(name, **fields), frame, case["name"])
@@ -77,9 +78,9 @@ class VectorTests(SynchronousTestCase):
         for case in VECTORS["decode"]:
             blob = bytes.fromhex(case["blob"])
             if not case["ok"] or case["name"] in STRICTER:
-                self.assertRaises(FrameError, protocol.parse_request, blob)
+                self.assertRaises(FrameError, requests.parse_request, blob)
                 continue
-            request = protocol.parse_request(blob)
+            request = requests.parse_request(blob)
             if case["name"] in ("top_level_empty_map", "thin_close_null"):
                 self.assertIsNone(request)
             else:
@@ -103,16 +104,16 @@ class VectorTests(SynchronousTestCase):
         for name, case in expected.items():
             [(reply, fields)] = plain(case["decoded"]).items()
             request = protocol.frame(cbor2.dumps({reply.removesuffix("_reply"): {"query_id": fields["query_id"]}}))
-            parsed = protocol.parse_request(request[4:])
+            parsed = requests.parse_request(request[4:])
             assert isinstance(parsed, Unsupported)
-            self.assertEqual((protocol.refuse_unsupported(parsed) or b"").hex(), case["frame"], name)
+            self.assertEqual((requests.refuse_unsupported(parsed) or b"").hex(), case["frame"], name)
 
     def test_unsupported_without_id(self) -> None:
         """A request that nobody could match is dropped."""
         for query in (None, b"short", 7):
-            parsed = protocol.parse_request(cbor2.dumps({"new_keypair": {"query_id": query}}))
+            parsed = requests.parse_request(cbor2.dumps({"new_keypair": {"query_id": query}}))
             assert isinstance(parsed, Unsupported)
-            self.assertIsNone(protocol.refuse_unsupported(parsed))
+            self.assertIsNone(requests.refuse_unsupported(parsed))
 
 
 class DialogueTests(SynchronousTestCase):
@@ -131,7 +132,7 @@ class DialogueTests(SynchronousTestCase):
                     name, fields = protocol.parse_response(message) or ("", {})
                     self.assertEqual(protocol.encode_response(name, **fields), frame)
                 else:
-                    self.assertIsNotNone(protocol.parse_request(message))
+                    self.assertIsNotNone(requests.parse_request(message))
                     # The Python client writes one key only.
                     self.assertEqual(protocol.frame(cbor2.dumps(protocol.decode_message(message))), frame)
 
@@ -156,7 +157,7 @@ class RequestTests(SynchronousTestCase):
     def test_first_key_wins(self) -> None:
         """Of several requests in one map, the first in the order of the table."""
         blob = cbor2.dumps({"get_directory_authorities": {"query_id": ID}, "thin_close": {}})
-        self.assertEqual(protocol.parse_request(blob), protocol.ThinClose())
+        self.assertEqual(requests.parse_request(blob), requests.ThinClose())
 
     def test_extension(self) -> None:
         """A reliable message is written and read."""
@@ -168,8 +169,8 @@ class RequestTests(SynchronousTestCase):
             recipient_queue_id=b"+echo",
             payload=b"x",
         )
-        request = protocol.parse_request(frame[4:])
-        assert isinstance(request, protocol.SendMessage)
+        request = requests.parse_request(frame[4:])
+        assert isinstance(request, requests.SendMessage)
         self.assertTrue(request.arq)
         self.assertEqual((request.id, request.payload), (ID, b"x"))
 
@@ -194,7 +195,7 @@ class HostileTests(SynchronousTestCase):
 
     def check(self, blob: bytes) -> None:
         """Parse as both sides do."""
-        for parse in (protocol.parse_request, protocol.parse_response):
+        for parse in (requests.parse_request, protocol.parse_response):
             try:
                 parse(blob)
             except FrameError:
@@ -252,11 +253,11 @@ class HostileTests(SynchronousTestCase):
         for count, good in ((60_000, True), (70_000, False)):
             blob = cbor2.dumps({"thin_close": {}, "colours": [0] * count})
             if good:
-                self.assertIsInstance(protocol.parse_request(blob), protocol.ThinClose)
+                self.assertIsInstance(requests.parse_request(blob), requests.ThinClose)
             else:
-                self.assertRaises(FrameError, protocol.parse_request, blob)
+                self.assertRaises(FrameError, requests.parse_request, blob)
 
     def test_bombs(self) -> None:
         """Deep nesting, and lengths that are not there, cost nothing."""
         for blob in (b"\x81" * 100_000, b"\x9f" * 50_000, b"\x5b" + b"\xff" * 8, b"\xbb" + b"\xff" * 8, b"\xc0" * 9999):
-            self.assertRaises(FrameError, protocol.parse_request, blob)
+            self.assertRaises(FrameError, requests.parse_request, blob)

@@ -1,0 +1,118 @@
+"""What applications are told: the frames of answers and events (spec: client 11 to 13)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from katzentwist.client._core import ClientCore
+from katzentwist.config.common import Authority
+from katzentwist.crypto import kem, keys, sign
+from katzentwist.pki.document import SignedDocument
+from katzentwist.thin import protocol
+from katzentwist.thin.protocol import encode_response
+from katzentwist.thin.requests import GetAuthorities, GetDocument, SendMessage
+
+
+class Answers:
+    """Makes frames of what the client knows.
+
+    :param instance: tells applications whether the daemon was restarted.
+    """
+
+    def __init__(self, core: ClientCore, instance: bytes) -> None:
+        self._core, self._instance = core, instance
+        self._newest: tuple[SignedDocument, bytes] | None = None
+
+    # Events --------------------------------------------------------------------------------------------------------
+
+    def status(self, connected: bool) -> bytes:
+        """The connection status, with both geometries."""
+        geometry = self._core.config.geometry
+        return encode_response(
+            "connection_status_event",
+            is_connected=connected,
+            instance_token=self._instance,
+            sphinx_geometry=protocol.sphinx_geometry(geometry),
+            pigeonhole_geometry=protocol.pigeonhole_geometry(geometry.user_forward_payload_length),
+            features=list(protocol.FEATURES),
+        )
+
+    def document(self) -> bytes:
+        """The document in use, without signatures; null if there is none."""
+        signed = self._core.signed_document()
+        if signed is None:
+            return encode_response("new_pki_document_event")
+        if self._newest is None or self._newest[0] is not signed:
+            self._newest = signed, encode_response("new_pki_document_event", payload=signed.payload())
+        return self._newest[1]
+
+    def sent(self, request: SendMessage, surb_id: bytes | None, reply_eta: float, error: str | None = None) -> bytes:
+        """A message left, or why it did not.
+
+        :param reply_eta: seconds.
+        """
+        return encode_response(
+            "message_sent_event",
+            message_id=request.id,
+            surbid=surb_id,
+            sent_at=math.floor(self._core.unix_time()),
+            reply_eta=round(reply_eta * 1e9),
+            err=error,
+        )
+
+    # Answers -------------------------------------------------------------------------------------------------------
+
+    def signed_document(self, request: GetDocument) -> bytes:
+        """The document that is asked for; that of now is fetched at once if it is missing."""
+        epoch = request.epoch
+        signed = self._core.documents.held.get(epoch) if epoch else self._core.signed_document()
+        if signed is not None:
+            return encode_response(
+                "get_pki_document_reply",
+                query_id=request.query_id,
+                payload=signed.raw,
+                epoch=signed.document.epoch,
+                error_code=0,
+            )
+        if not epoch:
+            epoch = self._core.epochs.number(self._core.unix_time())
+            self._core.documents.insist()
+        return encode_response(
+            "get_pki_document_reply",
+            query_id=request.query_id,
+            epoch=epoch,
+            error_code=protocol.SERVICE_UNAVAILABLE,
+        )
+
+    def authorities(self, request: GetAuthorities) -> bytes:
+        """Those of the configuration."""
+        known = [authority_entry(a) for a in self._core.config.authorities]
+        return encode_response(
+            "get_directory_authorities_reply",
+            query_id=request.query_id,
+            authorities=known or None,
+            error_code=0 if known else protocol.SERVICE_UNAVAILABLE,
+        )
+
+
+def reply(message_id: bytes | None, surb_id: bytes | None, payload: bytes, error_code: int = 0) -> bytes:
+    """The reply to a message, or the error in place of one."""
+    return encode_response(
+        "message_reply_event", message_id=message_id, surbid=surb_id, payload=payload, error_code=error_code
+    )
+
+
+def authority_entry(authority: Authority) -> dict[str, Any]:
+    """An authority as applications see it (spec: client 11.2)."""
+    link = authority.link_key
+    values: dict[str, Any] = {
+        "identifier": authority.identifier,
+        "pki_signature_scheme": authority.signature_scheme,
+        "wire_kem_scheme": authority.wire_kem,
+        "addresses": [a.url for a in authority.addresses] or None,
+        "identity_public_key_pem": keys.encode_public(sign.by_name(authority.signature_scheme), authority.identity_key),
+        "link_public_key_pem": keys.encode_public(kem.by_name(authority.wire_kem), link) if link else "",
+        "identity_key_hash": authority.id,
+    }
+    return {field: values[field] for field in protocol.AUTHORITY_FIELDS}
