@@ -60,9 +60,9 @@ class Fetcher(LinkOwner):
         if command.error_code:
             self.document.errback(RuntimeError(f"error code {command.error_code}"))
         elif self._reassembly is not None:
-            raw = self._reassembly.add(command)
-            if raw is not None:
-                self.document.callback(raw)
+            pieces = self._reassembly.add(command)
+            if pieces is not None:
+                self.document.callback(b"".join(pieces))
         elif command.chunk_num + 1 == command.chunk_total:
             self.document.callback(b"")
 

@@ -315,13 +315,13 @@ class ClientCore:
         fetch = self._fetch
         if fetch is None:
             raise CommandError("a Consensus2 that was not asked for")
-        raw = fetch.chunks.add(chunk)
-        if raw is None:
+        pieces = fetch.chunks.add(chunk)
+        if pieces is None:
             return []
         self._fetch = None
         if fetch.chunks.code == ConsensusCode.OK:
             self._verifying.add(fetch.epoch)
-            return [Verify(epoch=fetch.epoch, raw=raw)]
+            return [Verify(epoch=fetch.epoch, pieces=pieces)]
         if fetch.chunks.code == ConsensusCode.GONE:
             self.documents.gone(fetch.epoch)
         else:

@@ -1,4 +1,4 @@
-"""What applications are told: the frames of answers and events (spec: client 11 to 13)."""
+"""What applications are told: the frames of answers and events (spec: client 11 to 13); documents are in frames.py."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from typing import Any
 from katzentwist.client._core import ClientCore
 from katzentwist.config.common import Authority
 from katzentwist.crypto import kem, keys, sign
-from katzentwist.pki.document import SignedDocument
 from katzentwist.thin import protocol
 from katzentwist.thin.protocol import encode_response
-from katzentwist.thin.requests import GetAuthorities, GetDocument, SendMessage
+from katzentwist.thin.requests import GetAuthorities, SendMessage
 
 
 class Answers:
@@ -22,7 +21,6 @@ class Answers:
 
     def __init__(self, core: ClientCore, instance: bytes) -> None:
         self._core, self._instance = core, instance
-        self._newest: tuple[SignedDocument, bytes] | None = None
 
     # Events --------------------------------------------------------------------------------------------------------
 
@@ -37,15 +35,6 @@ class Answers:
             pigeonhole_geometry=protocol.pigeonhole_geometry(geometry.user_forward_payload_length),
             features=list(protocol.FEATURES),
         )
-
-    def document(self) -> bytes:
-        """The document in use, without signatures; null if there is none."""
-        signed = self._core.signed_document()
-        if signed is None:
-            return encode_response("new_pki_document_event")
-        if self._newest is None or self._newest[0] is not signed:
-            self._newest = signed, encode_response("new_pki_document_event", payload=signed.payload())
-        return self._newest[1]
 
     def sent(self, request: SendMessage, surb_id: bytes | None, reply_eta: float, error: str | None = None) -> bytes:
         """A message left, or why it did not.
@@ -62,28 +51,6 @@ class Answers:
         )
 
     # Answers -------------------------------------------------------------------------------------------------------
-
-    def signed_document(self, request: GetDocument) -> bytes:
-        """The document that is asked for; that of now is fetched at once if it is missing."""
-        epoch = request.epoch
-        signed = self._core.documents.held.get(epoch) if epoch else self._core.signed_document()
-        if signed is not None:
-            return encode_response(
-                "get_pki_document_reply",
-                query_id=request.query_id,
-                payload=signed.raw,
-                epoch=signed.document.epoch,
-                error_code=0,
-            )
-        if not epoch:
-            epoch = self._core.epochs.number(self._core.unix_time())
-            self._core.documents.insist()
-        return encode_response(
-            "get_pki_document_reply",
-            query_id=request.query_id,
-            epoch=epoch,
-            error_code=protocol.SERVICE_UNAVAILABLE,
-        )
 
     def authorities(self, request: GetAuthorities) -> bytes:
         """Those of the configuration."""

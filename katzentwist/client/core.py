@@ -18,6 +18,7 @@ from katzentwist.client._core import NOT_CONNECTED, ClientCore, Phase, Sent
 from katzentwist.client.compose import Composed, ComposeError, Outgoing, check, compose
 from katzentwist.config.addresses import check_hostport
 from katzentwist.config.client import Proxy
+from katzentwist.crypto.copies import join
 from katzentwist.errors import ConfigError, KatzentwistError, PKIError, WireError
 from katzentwist.logger import ModuleLogger
 from katzentwist.net import tcp
@@ -237,9 +238,12 @@ class Client(LinkOwner):
         core = self.core
         keys = [a.identity_key for a in core.config.authorities]
         now = core.epochs.number(core.unix_time())
-        checked = self._context.workers.run(
-            partial(verify, event.raw, keys, now, epoch=event.epoch, geometry_hash=core.config.geometry.hash())
-        )
+
+        def joined() -> SignedDocument:
+            geometry_hash = core.config.geometry.hash()
+            return verify(join(event.pieces), keys, now, epoch=event.epoch, geometry_hash=geometry_hash)
+
+        checked = self._context.workers.run(joined)
         checked.addErrback(self._not_verified, event.epoch)
         checked.addCallback(lambda document: self._do(core.verified(event.epoch, document)))
         checked.addErrback(lambda f: self.log.failure("taking a document failed", failure=f))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
@@ -47,10 +48,10 @@ class Close(Event):
 
 @attrs.frozen(kw_only=True)
 class Verify(Event):
-    """Verify a fetched document, best in a thread, and call ``verified``."""
+    """Join and verify a fetched document, best in a thread, and call ``verified``."""
 
     epoch: int
-    raw: bytes = attrs.field(repr=False)
+    pieces: Sequence[bytes] = attrs.field(repr=False)
 
 
 # To be known ----------------------------------------------------------------------------------------------------------

@@ -145,12 +145,11 @@ class Gateways:
 
     def choose(self, document: Document | None, random: IRandom) -> Target | None:
         """One at random: of the document if there is one, else of the pinned ones."""
-        listed = [listed_target(d, self.transports, self.kem) for d in document.gateway_nodes] if document else []
-        for known in (listed, [pinned_target(g, self.transports) for g in self.pinned]):
-            found = [t for t in known if self.only in ("", t.name)]
-            if found:
-                return found[random.below(len(found))]
-        return None
+        listed = [d for d in document.gateway_nodes if self.only in ("", d.name)] if document else []
+        if listed:
+            return listed_target(listed[random.below(len(listed))], self.transports, self.kem)
+        pinned = [g for g in self.pinned if self.only in ("", g.name)]
+        return pinned_target(pinned[random.below(len(pinned))], self.transports) if pinned else None
 
     def current(self, target: Target, document: Document | None) -> Target | None:
         """The gateway as the document describes it now, None if it is not listed.

@@ -34,6 +34,8 @@ PATIENCE: Final = 30.0
 LOOK: Final = 0.2
 HOLD: Final = 2.0
 WRITE_TIMEOUT: Final = 60.0
+PIECE: Final = 1 << 18
+"""Bytes that are written at once."""
 MAX_UNSENT: Final = 64 << 20
 """Bytes that wait for an application that does not read; beyond it, and after 60 s, its connection ends."""
 CLOSE_GRACE: Final = 5.0
@@ -62,7 +64,7 @@ class AppConnection(Protocol):
         self._factory, self._multiplexer, self._reactor = factory, multiplexer, reactor
         self._buffer = FrameBuffer()
         self._held: list[bytes] = []
-        self._unsent: deque[bytes] = deque()
+        self._unsent: deque[bytes | memoryview] = deque()
         self._unsent_size = 0
         self._congested = False
         self._reading = True
@@ -83,7 +85,7 @@ class AppConnection(Protocol):
 
     def _look(self, until: float) -> None:
         self._timer = None
-        if self._multiplexer.has_document or self._reactor.seconds() >= until:
+        if self._multiplexer.frames.is_ready or self._reactor.seconds() >= until:
             self._begin()
         else:
             self._timer = self._reactor.callLater(LOOK, self._look, until)
@@ -91,7 +93,7 @@ class AppConnection(Protocol):
     def _begin(self) -> None:
         self._held.clear()  # the pair says what is so now
         self._write(self._multiplexer.status_frame())
-        self._write(self._multiplexer.document_frame())
+        self._write(self._multiplexer.frames.current())
         self.phase = Phase.HELD
         self._timer = self._reactor.callLater(HOLD, self._release)
         self._process()
@@ -133,7 +135,7 @@ class AppConnection(Protocol):
         self._end()
         self._stop_write_timer()
         for frame in self._unsent:
-            self.transport.write(frame)
+            self.transport.write(bytes(frame))
         self._unsent.clear()
         self.transport.unregisterProducer()
         self.transport.loseConnection()
@@ -229,11 +231,9 @@ class AppConnection(Protocol):
     def _write(self, frame: bytes) -> None:
         if self.phase is Phase.CLOSED:
             return
-        if not self._congested:
-            self.transport.write(frame)
-            return
         self._unsent.append(frame)
         self._unsent_size += len(frame)
+        self._write_on()
         if self._unsent_size > MAX_UNSENT:
             self._drop("it does not read, and too much waits for it")
 
@@ -247,10 +247,17 @@ class AppConnection(Protocol):
         """The socket is empty again."""
         self._congested = False
         self._stop_write_timer()
+        self._write_on()
+
+    def _write_on(self) -> None:
+        """Write while there is room; of a document a piece at a time, or the socket would hold a copy of it."""
         while self._unsent and not self._congested:
             frame = self._unsent.popleft()
-            self._unsent_size -= len(frame)
-            self.transport.write(frame)
+            piece = frame[:PIECE]
+            if len(frame) > PIECE:
+                self._unsent.appendleft(memoryview(frame)[PIECE:])
+            self._unsent_size -= len(piece)
+            self.transport.write(bytes(piece))
 
     def stopProducing(self) -> None:
         """The transport is going away; connectionLost follows."""

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 
 from katzentwist.client import answers, arq, events
@@ -19,6 +20,7 @@ from katzentwist.client.apps import App, Apps, Connection
 from katzentwist.client.arq import ID_IN_USE
 from katzentwist.client.compose import ComposeError, Outgoing
 from katzentwist.client.core import Client, Listener
+from katzentwist.client.frames import DocumentFrames
 from katzentwist.client.reliable import Reliable
 from katzentwist.client.sender import DECOY, Sender
 from katzentwist.logger import ModuleLogger, notice
@@ -53,6 +55,7 @@ class Multiplexer(Listener):
     ) -> None:
         self.core = core
         self.apps = Apps(context.random)
+        self.frames = DocumentFrames(core, context.workers)
         self.client = make_client(context, transports, core, self)
         self.reliable = Reliable(context, core, self.client, self._tell_sent)
         self.sender = Sender(
@@ -113,6 +116,7 @@ class Multiplexer(Listener):
         """A good document: whatever was wrong is mended."""
         self._mismatch = False
         self._status(self.core.connected)
+        self._prepare()
 
     def _status(self, connected: bool) -> None:
         if connected != self._connected:
@@ -123,7 +127,7 @@ class Multiplexer(Listener):
         """A new epoch, and its document."""
         self.sender.use_rates(document.document)
         notice(self.log, "epoch {epoch}: new document", epoch=document.document.epoch)
-        self._broadcast(self.document_frame())
+        self._prepare().addCallback(lambda _: self._broadcast(self.frames.current()))
 
     def replied(self, reply: events.Replied) -> None:
         """To the application that asked, and to no other."""
@@ -154,14 +158,10 @@ class Multiplexer(Listener):
         """The connection status."""
         return self._answers.status(self._connected)
 
-    def document_frame(self) -> bytes:
-        """The document in use."""
-        return self._answers.document()
-
-    @property
-    def has_document(self) -> bool:
-        """Whether there is a document for the initial pair."""
-        return self.core.signed_document() is not None
+    def _prepare(self) -> Deferred[None]:
+        preparing = self.frames.prepare()
+        preparing.addErrback(lambda failure: self.log.failure("a document could not be framed", failure))
+        return preparing
 
     # Connections ---------------------------------------------------------------------------------------------------
 
@@ -233,7 +233,7 @@ class Multiplexer(Listener):
             case CancelArq():
                 self._cancel(app, request)
             case GetDocument():
-                app.tell(self._answers.signed_document(request))
+                self.frames.answer(app, request)
             case GetAuthorities():
                 app.tell(self._answers.authorities(request))
             case Unsupported():

@@ -168,6 +168,8 @@ AUTHORITY_FIELDS: Final = (
     "link_public_key_pem",
     "identity_key_hash",
 )
+_BYTES: Final = 2
+_MAP: Final = 5
 SERVICE_UNAVAILABLE: Final = 10
 MAX_RETRIES: Final = 5
 
@@ -230,6 +232,26 @@ def _encode(table: Mapping[str, tuple[str, ...]], name: str, values: Mapping[str
 def encode_response(name: str, /, **values: Any) -> bytes:
     """The frame of a response; absent fields are null, or left out where the page says so."""
     return _encode(RESPONSE_FIELDS, name, values)
+
+
+def encode_document(name: str, /, payload: bytes, **values: Any) -> list[bytes]:
+    """The same for a response with a *payload* of megabytes: the frame in parts, so that nothing is copied here."""
+    parts = [_head(_MAP, len(RESPONSE_FIELDS))]
+    for key, fields in RESPONSE_FIELDS.items():
+        if key != name:
+            parts += [cbor2.dumps(key), cbor2.dumps(None)]
+            continue
+        parts += [cbor2.dumps(key), _head(_MAP, len(fields))]
+        for field in fields:
+            value = [_head(_BYTES, len(payload)), payload] if field == "payload" else [cbor2.dumps(values.get(field))]
+            parts += [cbor2.dumps(field), *value]
+    return [sum(map(len, parts)).to_bytes(PREFIX, "big"), *parts]
+
+
+def _head(major: int, size: int) -> bytes:
+    """The head of a CBOR item of this major type."""
+    number = cbor2.dumps(size)
+    return bytes([number[0] | major << 5]) + number[1:]
 
 
 def encode_request(name: str, /, **values: Any) -> bytes:

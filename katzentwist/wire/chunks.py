@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
+from collections.abc import Sequence
 
 from katzentwist.errors import CommandError
 from katzentwist.wire.codes import ConsensusCode
@@ -46,8 +47,10 @@ class Reassembly:
         self._parts: list[bytes] = []
         self._gunzip = zlib.decompressobj(_GZIP)
 
-    def add(self, chunk: Consensus2) -> bytes | None:
-        """The document with the last chunk, None before; empty when :attr:`code` tells that there is none.
+    def add(self, chunk: Consensus2) -> Sequence[bytes] | None:
+        """The pieces of the document with the last chunk, None before; none when :attr:`code` tells that there is none.
+
+        To join the pieces of a document of megabytes takes milliseconds, so that is left to a thread.
 
         :raises CommandError: a chunk out of turn, a changed total, a bad stream, or a document beyond the limit.
         """
@@ -55,7 +58,7 @@ class Reassembly:
             if self._next or chunk.chunk_num != 0 or chunk.chunk_total != 1 or chunk.payload:
                 raise CommandError("Consensus2 failure in the middle of a document")
             self.code, self._next, self._total = chunk.error_code, 1, 1
-            return b""
+            return ()
         if self._next == 0:
             self._total = chunk.chunk_total
         if chunk.chunk_total != self._total or self._total < 1:
@@ -71,7 +74,7 @@ class Reassembly:
             return None
         if not self._gunzip.eof:
             raise CommandError("Consensus2 gzip stream is cut short")
-        return b"".join(self._parts)
+        return self._parts
 
     def _unpack(self, data: bytes) -> None:
         try:

@@ -56,7 +56,7 @@ class CodecTests(SynchronousTestCase):
         def round_trip(document: bytes, size: int) -> None:
             reassembly = chunks.Reassembly()
             *first, last = [reassembly.add(c) for c in chunks.split(document, size)]
-            self.assertEqual(last, document)
+            self.assertEqual(b"".join(last), document)
             self.assertTrue(all(part is None for part in first))
 
         @given(st.data())

@@ -52,7 +52,7 @@ class DocumentTests(DeskCase):
             self.desk.ask(link, GetConsensus2(epoch=7))
             whole = chunks.Reassembly()
             *parts, last = [whole.add(command) for command in link.take()]
-            self.assertEqual((last, set(parts) - {None}), (RAW, set()))
+            self.assertEqual((b"".join(last), set(parts) - {None}), (RAW, set()))
         self.assertEqual(len(self.desk._chunks), 1)
 
     def test_errors(self) -> None:
@@ -73,7 +73,7 @@ class DocumentTests(DeskCase):
         for epoch in range(7, 20):
             self.documents[epoch] = signed(b"%d" % epoch * 50)
             self.desk.ask(link, GetConsensus2(epoch=epoch))
-            self.assertEqual(chunks.Reassembly().add(link.take()[0]), self.documents[epoch].raw)
+            self.assertEqual(b"".join(chunks.Reassembly().add(link.take()[0])), self.documents[epoch].raw)
         self.assertLessEqual(len(self.desk._chunks), documents.KEPT)
 
     def test_client_that_does_not_read(self) -> None:
@@ -122,7 +122,7 @@ class TurnTests(DeskCase):
         first = min(len(link.sent) for link in links)
         for link in links:
             whole = chunks.Reassembly()
-            self.assertEqual([whole.add(command) for command in link.sent][-1], RAW)
+            self.assertEqual(b"".join([whole.add(command) for command in link.sent][-1]), RAW)
         self.assertGreater(first, 1)
         self.assertEqual(len(self.desk), 0)
 
@@ -137,7 +137,7 @@ class TurnTests(DeskCase):
         while self.clock.getDelayedCalls():
             self.clock.advance(documents.AT_ONCE)
         whole = chunks.Reassembly()
-        self.assertEqual([whole.add(command) for command in link.sent][-1], RAW)
+        self.assertEqual(b"".join([whole.add(command) for command in link.sent][-1]), RAW)
 
     def test_gone(self) -> None:
         """A client that is gone gets nothing more, and does not hold up others."""

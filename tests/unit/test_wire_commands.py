@@ -87,7 +87,7 @@ class ChunkTests(SynchronousTestCase):
         for reply in replies:
             self.assertIsNone(document)
             document = reassembly.add(reply)
-        return document
+        return None if document is None else b"".join(document)
 
     def pieces(self, *payloads: bytes) -> list[commands.Consensus2]:
         """Consensus2 commands with these payloads."""
@@ -113,7 +113,7 @@ class ChunkTests(SynchronousTestCase):
     def test_failure(self) -> None:
         """A failure is one command with the code."""
         reassembly = chunks.Reassembly()
-        self.assertEqual(reassembly.add(chunks.failure(ConsensusCode.GONE)), b"")
+        self.assertEqual(reassembly.add(chunks.failure(ConsensusCode.GONE)), ())
         self.assertEqual(reassembly.code, ConsensusCode.GONE)
         self.assertRaises(CommandError, reassembly.add, chunks.failure(ConsensusCode.GONE))
 
