@@ -1,8 +1,8 @@
 """Documents for the clients of a gateway: cut once for all of them, handed out a little at a time (spec: link 7.3).
 
-A document of thousands of nodes has thousands of chunks, and when an epoch begins every client wants it. So at most
-:data:`AT_ONCE` seconds of a turn go to sending, one client after the other; a client gets as much as its transport
-buffers and goes on when it has read that. Nothing is copied for a client but what is in its buffer.
+A document of thousands of nodes has thousands of chunks, and when an epoch begins every client wants it. So clients
+take turns (:mod:`katzentwist.net.turns`), a few chunks each time; a client gets as much as its transport buffers and
+goes on when it has read that. Nothing is copied for a client but what is in its buffer.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
 from katzentwist.logger import ModuleLogger
@@ -27,8 +26,8 @@ DOCUMENTS: Final = 8
 """Most requests for documents of one client that wait for its link; more end the session."""
 KEPT: Final = 4
 """Documents that are kept compressed and cut."""
-AT_ONCE: Final = 0.002
-"""Seconds of sending in one turn, and between two of them."""
+AT_ONCE: Final = 16
+"""Chunks in one turn of a client, a quarter of a millisecond or so."""
 
 
 class _Reader:
@@ -40,6 +39,8 @@ class _Reader:
         self.left: Iterator[Command] = iter(())
         self.busy = False
         """Whether an answer is being made or sent: the next one waits."""
+        self.in_turn = False
+        """Whether its turn comes."""
 
 
 class DocumentDesk:
@@ -53,10 +54,7 @@ class DocumentDesk:
     def __init__(self, runtime: Runtime, document: Callable[[int], SignedDocument | ConsensusCode]) -> None:
         self._runtime, self._document = runtime, document
         self._readers: dict[ILink, _Reader] = {}
-        self._ready: dict[_Reader, None] = {}
         self._chunks: dict[int, tuple[bytes, Deferred[Sequence[Command]]]] = {}
-        self._timer: IDelayedCall | None = None
-        self._sending = False
 
     def __len__(self) -> int:
         """Requests that are not answered yet."""
@@ -86,16 +84,11 @@ class DocumentDesk:
 
     def closed(self, link: ILink) -> None:
         """The client is gone."""
-        reader = self._readers.pop(link, None)
-        if reader is not None:
-            self._ready.pop(reader, None)
+        self._readers.pop(link, None)
 
     def stop(self) -> None:
         """Send nothing more."""
-        timer, self._timer = self._timer, None
-        if timer is not None and timer.active():
-            timer.cancel()
-        self._ready.clear()
+        self._readers.clear()
 
     # Answers -------------------------------------------------------------------------------------------------------
 
@@ -149,34 +142,20 @@ class DocumentDesk:
 
     def _go_on(self, reader: _Reader) -> None:
         """This client can take something."""
-        if reader.busy and reader.link in self._readers:
-            self._ready[reader] = None
-            if self._timer is None and not self._sending:
-                self._turn()
+        if reader.busy and not reader.in_turn:
+            reader.in_turn = True
+            self._runtime.context.turns.add(self._fill, reader)
 
-    def _turn(self) -> None:
-        self._timer, self._sending = None, True
-        end = self._runtime.reactor.seconds() + AT_ONCE
-        while self._ready:
-            reader = next(iter(self._ready))
-            del self._ready[reader]
-            if not self._fill(reader, end):
-                self._ready[reader] = None
-            if self._runtime.reactor.seconds() >= end:
-                break
-        self._sending = False
-        if self._ready:
-            self._timer = self._runtime.reactor.callLater(AT_ONCE, self._turn)
-
-    def _fill(self, reader: _Reader, end: float) -> bool:
-        """Send until the transport's buffer is full or the answer complete; False when the time was up before."""
-        while reader.link.writable:
+    def _fill(self, reader: _Reader) -> None:
+        """Send some chunks, until the transport's buffer is full or the answer complete."""
+        reader.in_turn = False
+        for _ in range(AT_ONCE):
+            if reader.link not in self._readers or not reader.link.writable:
+                return
             command = next(reader.left, None)
             if command is None:
                 reader.busy = False
                 self._next(reader)
-                return True
+                return
             reader.link.send(command)
-            if self._runtime.reactor.seconds() >= end:
-                return False
-        return True
+        self._go_on(reader)

@@ -9,6 +9,7 @@ from twisted.internet.task import Clock
 from zope.interface import implementer
 
 from katzentwist.net.owner import ILink
+from katzentwist.net.turns import Turns
 from katzentwist.net.workers import SynchronousWorkers
 from katzentwist.sphinx import Geometry
 from katzentwist.status.metrics import Metrics
@@ -28,6 +29,7 @@ def runtime(clock: Clock) -> Any:
         metrics=Metrics(),
         epochs=SimpleNamespace(period=PERIOD),
         workers=SynchronousWorkers(),
+        context=SimpleNamespace(turns=Turns(clock)),
         sizes=CommandSizes(packet_length=GEOMETRY.packet_length, payload_length=REPLY),
     )
 

@@ -7,6 +7,7 @@ from typing import Any
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from katzentwist.net import turns
 from katzentwist.pki.document import SignedDocument
 from katzentwist.provider import documents
 from katzentwist.provider.documents import DocumentDesk
@@ -35,6 +36,17 @@ class DeskCase(SynchronousTestCase):
         self.documents: dict[int, Any] = {7: signed(RAW)}
         self.desk = DocumentDesk(runtime(self.clock), lambda epoch: self.documents.get(epoch, ConsensusCode.NOT_FOUND))
 
+    def ask(self, link: FakeLink, command: GetConsensus | GetConsensus2) -> list[Any]:
+        """What a client gets that asks this."""
+        self.desk.ask(link, command)
+        self.finish()
+        return link.take()
+
+    def finish(self) -> None:
+        """All turns that are left."""
+        while self.clock.getDelayedCalls():
+            self.clock.advance(0)
+
 
 class DocumentTests(DeskCase):
     """GetConsensus and GetConsensus2."""
@@ -42,16 +54,14 @@ class DocumentTests(DeskCase):
     def test_whole(self) -> None:
         """As it came from the authority."""
         link = FakeLink(b"alice")
-        self.desk.ask(link, GetConsensus(epoch=7))
-        self.assertEqual(link.take(), [Consensus(error_code=0, payload=RAW)])
+        self.assertEqual(self.ask(link, GetConsensus(epoch=7)), [Consensus(error_code=0, payload=RAW)])
 
     def test_chunks(self) -> None:
         """Compressed pieces, in order; made once."""
         link = FakeLink(b"alice")
         for _ in range(2):
-            self.desk.ask(link, GetConsensus2(epoch=7))
             whole = chunks.Reassembly()
-            *parts, last = [whole.add(command) for command in link.take()]
+            *parts, last = [whole.add(command) for command in self.ask(link, GetConsensus2(epoch=7))]
             self.assertEqual((b"".join(last), set(parts) - {None}), (RAW, set()))
         self.assertEqual(len(self.desk._chunks), 1)
 
@@ -61,9 +71,8 @@ class DocumentTests(DeskCase):
         link = FakeLink(b"alice")
         for epoch, code in ((6, 1), (5, 2)):
             self.desk.ask(link, GetConsensus(epoch=epoch))
-            self.desk.ask(link, GetConsensus2(epoch=epoch))
             self.assertEqual(
-                link.take(),
+                self.ask(link, GetConsensus2(epoch=epoch)),
                 [Consensus(error_code=code), Consensus2(error_code=code, chunk_num=0, chunk_total=1)],
             )
 
@@ -72,8 +81,8 @@ class DocumentTests(DeskCase):
         link = FakeLink(b"alice")
         for epoch in range(7, 20):
             self.documents[epoch] = signed(b"%d" % epoch * 50)
-            self.desk.ask(link, GetConsensus2(epoch=epoch))
-            self.assertEqual(b"".join(chunks.Reassembly().add(link.take()[0])), self.documents[epoch].raw)
+            (only,) = self.ask(link, GetConsensus2(epoch=epoch))
+            self.assertEqual(b"".join(chunks.Reassembly().add(only)), self.documents[epoch].raw)
         self.assertLessEqual(len(self.desk._chunks), documents.KEPT)
 
     def test_client_that_does_not_read(self) -> None:
@@ -82,9 +91,11 @@ class DocumentTests(DeskCase):
         link.writable = False
         for _ in range(documents.DOCUMENTS):
             self.desk.ask(link, GetConsensus2(epoch=7))
+        self.finish()
         self.assertEqual((link.take(), link.closed), ([], False))
         link.writable = True
         self.desk.writable(link)
+        self.finish()
         self.assertEqual(sum(c.chunk_num == 0 for c in link.take()), documents.DOCUMENTS)
         link.writable = False
         for _ in range(documents.DOCUMENTS + 1):
@@ -93,14 +104,14 @@ class DocumentTests(DeskCase):
 
 
 class BusyLink(FakeLink):
-    """Sending takes half of what a turn may take; after *room* commands its buffer is full."""
+    """Sending takes a quarter of what a turn may take; after *room* commands its buffer is full."""
 
     def __init__(self, clock: Clock, room: int = 1000) -> None:
         super().__init__(b"name")
         self.clock, self.room = clock, room
 
     def send(self, command: Any) -> bool:
-        self.clock.rightNow += documents.AT_ONCE / 2 + 1e-9
+        self.clock.rightNow += turns.SLICE / 4 + 1e-9
         self.room -= 1
         self.writable = self.room > 0
         return super().send(command)
@@ -110,32 +121,32 @@ class TurnTests(DeskCase):
     """Many clients at once."""
 
     def test_short_turns(self) -> None:
-        """So much per turn, for all clients together, one after the other; all get everything."""
+        """A few chunks per turn, for one client after the other; all get everything."""
         links = [BusyLink(self.clock) for _ in range(5)]
         for link in links:
             self.desk.ask(link, GetConsensus2(epoch=7))
         sent = [0]
         while self.clock.getDelayedCalls():
-            sent.append(sum(len(link.sent) for link in links))
-            self.assertLessEqual(sent[-1] - sent[-2], 2)
-            self.clock.advance(documents.AT_ONCE)
-        first = min(len(link.sent) for link in links)
+            counts = [len(link.sent) for link in links]
+            sent.append(sum(counts))
+            self.assertLessEqual(sent[-1] - sent[-2], documents.AT_ONCE)
+            self.assertLessEqual(max(counts) - min(counts), documents.AT_ONCE)
+            self.clock.advance(0)
         for link in links:
+            self.assertGreater(len(link.sent), documents.AT_ONCE)
             whole = chunks.Reassembly()
             self.assertEqual(b"".join([whole.add(command) for command in link.sent][-1]), RAW)
-        self.assertGreater(first, 1)
         self.assertEqual(len(self.desk), 0)
 
     def test_full_buffer(self) -> None:
         """A client gets what its buffer takes, and the rest when it has read."""
         link = BusyLink(self.clock, room=2)
         self.desk.ask(link, GetConsensus2(epoch=7))
-        self.clock.advance(10)
+        self.finish()
         self.assertEqual(len(link.sent), 2)
         link.writable, link.room = True, 1000
         self.desk.writable(link)
-        while self.clock.getDelayedCalls():
-            self.clock.advance(documents.AT_ONCE)
+        self.finish()
         whole = chunks.Reassembly()
         self.assertEqual(b"".join([whole.add(command) for command in link.sent][-1]), RAW)
 
@@ -144,15 +155,20 @@ class TurnTests(DeskCase):
         gone, there = BusyLink(self.clock), BusyLink(self.clock)
         for link in (gone, there):
             self.desk.ask(link, GetConsensus2(epoch=7))
+        self.clock.advance(0)
         self.desk.closed(gone)
         before = len(gone.sent)
-        while self.clock.getDelayedCalls():
-            self.clock.advance(documents.AT_ONCE)
+        self.assertGreater(before, 0)
+        self.finish()
         self.assertEqual(len(gone.sent), before)
         self.assertEqual(there.sent[-1].chunk_num + 1, there.sent[-1].chunk_total)
 
     def test_stop(self) -> None:
-        """Nothing is left to do."""
-        self.desk.ask(BusyLink(self.clock), GetConsensus2(epoch=7))
+        """Nothing more is sent."""
+        link = BusyLink(self.clock)
+        self.desk.ask(link, GetConsensus2(epoch=7))
+        self.clock.advance(0)
         self.desk.stop()
-        self.assertEqual(self.clock.getDelayedCalls(), [])
+        before = len(link.sent)
+        self.finish()
+        self.assertEqual(len(link.sent), before)
