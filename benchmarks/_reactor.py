@@ -17,7 +17,7 @@ def run_in_reactor(
     explain: Callable[[], None] = lambda: None,
     clean_up: Callable[[], None] = lambda: None,
 ) -> None:
-    """Run it to its end, and end the program: with status 1 and a traceback if it failed.
+    """Run it to its end, and end the program: with status 1 and the reason if it failed.
 
     :param explain: called after a failure, before *clean_up*.
     """
@@ -27,7 +27,11 @@ def run_in_reactor(
         nonlocal failed
         try:
             await work()
-        except (Exception, SystemExit):
+        except SystemExit as e:
+            failed = True
+            print(e, file=sys.stderr)
+            explain()
+        except Exception:
             failed = True
             traceback.print_exc()
             explain()

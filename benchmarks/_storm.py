@@ -1,17 +1,21 @@
-"""A process of its own that opens many links at once; load.py starts it, so that it does not disturb what it measures.
+"""Many links at once, from a process of its own, so that opening them does not disturb what is measured.
 
-Standard input: one JSON object with the port and the keys. Standard output: the seconds that it took.
+Standard input: one JSON object with the port and the keys, then a line when it is to begin. Standard output: a line
+when it is ready, then the seconds that it took.
 """
 
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import time
+from typing import Any
 
-from _surroundings import HOST, KEM, SIZES
+from _surroundings import GATEWAY, HOST, KEM, SIZES, Surroundings
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThread
 
 from katzentwist.clock import SystemClock
 from katzentwist.config.addresses import Address
@@ -22,10 +26,49 @@ from katzentwist.net.tcp import Transports
 from katzentwist.net.workers import SynchronousWorkers
 from katzentwist.randomness import SystemRandom
 from katzentwist.wire import SessionConfig, SessionKind
-from katzentwist.wire.legal import NODE_DIALLER
+from katzentwist.wire.legal import CLIENT, NODE_DIALLER
+
+PATIENCE = 30.0
+"""Seconds for the process to begin, and for all its links to stand."""
 
 
-async def run(port: int, nodes: list[list[str]]) -> float:
+class Storm:
+    """The process, as the generator sees it: the idle neighbours of *around*."""
+
+    def __init__(self, around: Surroundings) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        nodes = [
+            [n.identity.link.private.hex(), n.identity.link.public.hex(), n.identity.id.hex()] for n in around.idle
+        ]
+        self._write({"port": around.port, "clients": around.role == GATEWAY, "nodes": nodes})
+        self._said: Deferred[str] | None = None
+
+    def _write(self, what: dict[str, Any] | str) -> None:
+        self._process.stdin.write(json.dumps(what) + "\n")
+        self._process.stdin.flush()
+
+    async def ready(self) -> None:
+        """Wait until it is."""
+        await deferToThread(self._process.stdout.readline)
+
+    def begin(self) -> None:
+        """Connect, all of them."""
+        self._write("go")
+        self._said = deferToThread(self._process.stdout.readline)
+
+    async def seconds(self) -> str:
+        """How long that took; or what was wrong."""
+        return "not begun" if self._said is None else (await self._said).strip()
+
+    def stop(self) -> None:
+        """End it."""
+        self._process.kill()
+        self._process.wait()
+
+
+async def run(port: int, clients: bool, nodes: list[list[str]]) -> float:
     """Dial once for each node, all at the same time."""
     context = Context(reactor=reactor, clock=SystemClock(), random=SystemRandom(), workers=SynchronousWorkers())
     began = time.monotonic()
@@ -38,8 +81,8 @@ async def run(port: int, nodes: list[list[str]]) -> float:
             additional_data=bytes.fromhex(node),
             kind=SessionKind.MIXNET,
             sizes=SIZES,
-            accepts=NODE_DIALLER,
-            handshake_timeout=30.0,
+            accepts=CLIENT if clients else NODE_DIALLER,
+            handshake_timeout=PATIENCE,
             read_timeout=None,
         )
         dials.append(dial(context, Transports(reactor), Address("tcp", HOST, port), config, LinkOwner()))
@@ -56,7 +99,7 @@ def main() -> None:
     reactor.seconds = time.monotonic
 
     def start() -> None:
-        done = Deferred.fromCoroutine(run(request["port"], request["nodes"]))
+        done = Deferred.fromCoroutine(run(**request)).addTimeout(PATIENCE, reactor)
         done.addCallback(lambda seconds: print(f"{seconds:.2f}", flush=True))
         done.addErrback(lambda failure: print(f"failed: {failure.getErrorMessage()}", flush=True))
 
@@ -65,4 +108,5 @@ def main() -> None:
     reactor.run()
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -1,29 +1,34 @@
-"""A network made of one process: an authority, and neighbours around one real mix that is measured.
+"""A network made of one process: an authority, and neighbours around one real node that is measured.
 
-The generator plays the authority and every neighbour over real links, with the same code that the programs use. The mix
-under test stands in the middle layer; packets come from layer 0 and leave for layer 2.
+The generator plays the authority and every neighbour over real links, with the same code that the programs use.
+
+========  ==========================  ===============
+role      packets come from           and leave for
+========  ==========================  ===============
+mix       nodes of layer 0            nodes of layer 2
+gateway   clients, by client links    nodes of layer 0
+========  ==========================  ===============
 """
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import attrs
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.internet.error import ConnectError, ConnectionClosed
 
 from katzentwist.clock import Epochs, SystemClock
 from katzentwist.config import toml
 from katzentwist.config.addresses import Address
 from katzentwist.crypto import kem, keys, nike, sign
+from katzentwist.errors import KatzentwistError
 from katzentwist.net.dialling import dial
 from katzentwist.net.link import LinkFactory
 from katzentwist.net.owner import Context, ILink, LinkOwner
@@ -39,13 +44,20 @@ from katzentwist.sphinx import Geometry
 from katzentwist.testnet.plan import Ports
 from katzentwist.wire import Command, CommandSizes, PeerCredentials, SessionConfig, SessionKind
 from katzentwist.wire.commands import Consensus, GetConsensus, PostDescriptor, PostDescriptorStatus
-from katzentwist.wire.legal import AUTHORITY_NODE, NODE_DIALLER, NODE_LISTENER
+from katzentwist.wire.legal import AUTHORITY_NODE, CLIENT, NODE_DIALLER, NODE_LISTENER
 
 HOST = "127.0.0.1"
 KEM = "xwing"
 GEOMETRY = Geometry.from_user_payload(2000, 5, nike="x25519")
 SIZES = CommandSizes(packet_length=GEOMETRY.packet_length, payload_length=32 + GEOMETRY.forward_payload_length)
 UNDER_TEST = "under-test"
+PERIOD: Final = "20m"
+MIX, GATEWAY = "mix", "gateway"
+CLIENT_RATE: Final = 1000.0
+"""LambdaP for the clients of a gateway under test, packets per ms: its limit is looked at for each packet and lets all
+pass."""
+RETRY: Final = 0.1
+"""Seconds between two dials of a node that is not there yet."""
 
 
 _PORTS = Ports(0, SystemRandom())
@@ -121,18 +133,27 @@ class Neighbour(LinkOwner):
 class Surroundings(LinkOwner):
     """The authority and all neighbours.
 
-    :param senders: nodes in layer 0.
-    :param receivers: nodes in layer 2.
+    :param senders: how many send.
+    :param receivers: how many get.
     :param mu: rate of the delays, per ms.
-    :param idle: more nodes of layer 0, which send nothing; they connect when :meth:`storm` says so.
+    :param idle: how many more of those who send there are; they send nothing, and connect in a storm.
+    :param role: of the node under test.
     """
 
     def __init__(
-        self, folder: Path, senders: int, receivers: int, mu: float, *, period: str = "20m", idle: int = 0
+        self,
+        folder: Path,
+        senders: int,
+        receivers: int,
+        mu: float,
+        *,
+        period: str = PERIOD,
+        idle: int = 0,
+        role: str = MIX,
     ) -> None:
         # Delays and latencies are measured on the clock that never steps, as in the programs.
         reactor.seconds = time.monotonic
-        self.folder, self.mu, self.period = folder, mu, period
+        self.folder, self.mu, self.period, self.role = folder, mu, period, role
         self.epochs = Epochs.from_environment({}, period)
         self.workers = ThreadWorkers(reactor)
         self.context = Context(reactor=reactor, clock=SystemClock(), random=SystemRandom(), workers=self.workers)
@@ -143,8 +164,8 @@ class Surroundings(LinkOwner):
         self.receivers = [self._neighbour(f"receiver{i}") for i in range(receivers)]
         self.idle = [self._neighbour(f"idle{i}") for i in range(idle)]
         self.gateway, self.service = self._neighbour("gateway"), self._neighbour("service")
+        self._others = [self._neighbour(f"other{i}") for i in range(2)]
         self.descriptors: dict[int, Descriptor] = {}
-        self._waiting: dict[int, Deferred[Descriptor]] = {}
         self._documents: dict[int, bytes] = {}
 
     def _neighbour(self, name: str) -> Neighbour:
@@ -172,6 +193,9 @@ class Surroundings(LinkOwner):
                 "Addresses": [f"tcp://{HOST}:{self.port}"],
                 "MetricsAddress": f"{HOST}:{self.metrics_port}",
                 "DataDir": str(folder),
+                "IsGatewayNode": self.role == GATEWAY,
+                # A key of ours, which the Go node refuses.
+                **({"EpochDuration": self.period} if self.period != PERIOD else {}),
             },
             "PKI": {"Voting": {"Authorities": [authority]}},
             "Logging": {"Level": "NOTICE"},
@@ -190,44 +214,40 @@ class Surroundings(LinkOwner):
     def commandReceived(self, link: ILink, command: Command) -> None:
         """One request, one reply."""
         if isinstance(command, PostDescriptor):
-            descriptor = SignedUpload.parse(command.payload).descriptor
-            self.descriptors[command.epoch] = descriptor
-            waiting = self._waiting.pop(command.epoch, None)
-            if waiting is not None:
-                waiting.callback(descriptor)
+            self.descriptors[command.epoch] = SignedUpload.parse(command.payload).descriptor
             link.send(PostDescriptorStatus(error_code=0))
         elif isinstance(command, GetConsensus):
             raw = self._document(command.epoch)
             link.send(Consensus(error_code=0 if raw else 1, payload=raw or b""))
         link.close()
 
-    def uploaded(self, epoch: int) -> Deferred[Descriptor]:
-        """Fires when the node has uploaded for this epoch."""
-        done: Deferred[Descriptor] = Deferred()
-        if epoch in self.descriptors:
-            done.callback(self.descriptors[epoch])
-        else:
-            self._waiting[epoch] = done
-        return done
+    def mix_key(self) -> bytes | None:
+        """The node's mix key for the current epoch; None before it has uploaded one."""
+        epoch = self.epochs.number(time.time())
+        return next((d.mix_keys[epoch] for d in self.descriptors.values() if epoch in d.mix_keys), None)
 
     def _document(self, epoch: int) -> bytes | None:
         if epoch not in self.descriptors:
             return None
         if epoch not in self._documents:
+            own = self.descriptors[epoch]
+            given = [n.descriptor(epoch) for n in self.receivers]
+            if self.role == GATEWAY:
+                topology = [given, *([n.descriptor(epoch)] for n in self._others)]
+                gateways, rate = [own], CLIENT_RATE
+            else:
+                topology = [[n.descriptor(epoch) for n in [*self.senders, *self.idle]], [own], given]
+                gateways, rate = [self.gateway.descriptor(epoch, gateway=True)], 0.001
             document = Document(
                 mu=self.mu,
                 epoch=epoch,
                 lambda_g=0.0,
                 lambda_l=0.001,
                 lambda_m=0.0,
-                lambda_p=0.001,
+                lambda_p=rate,
                 lambda_r=0.0,
-                topology=[
-                    [n.descriptor(epoch) for n in [*self.senders, *self.idle]],
-                    [self.descriptors[epoch]],
-                    [n.descriptor(epoch) for n in self.receivers],
-                ],
-                gateway_nodes=[self.gateway.descriptor(epoch, gateway=True)],
+                topology=topology,
+                gateway_nodes=gateways,
                 genesis_epoch=epoch,
                 service_nodes=[self.service.descriptor(epoch, service=True)],
                 prior_shared_random=[bytes(32)],
@@ -259,29 +279,19 @@ class Surroundings(LinkOwner):
             await endpoint.listen(LinkFactory(self.context, node.config(NODE_LISTENER), node))
 
     async def connect(self) -> None:
-        """Dial the node from every sender, and wait for it to dial every receiver."""
+        """Wait for the node's first document, dial it from every sender, and wait for it to dial every receiver."""
+        while self.epochs.number(time.time()) not in self.descriptors:
+            await _sleep(RETRY)
         address = Address("tcp", HOST, self.port)
+        accepts = CLIENT if self.role == GATEWAY else NODE_DIALLER
         for node in self.senders:
-            for _ in range(200):
+            while node.link is None:
                 try:
-                    await dial(self.context, self.transports, address, node.config(NODE_DIALLER), node)
-                    break
-                except Exception:
-                    await _sleep(0.1)
-            else:
-                raise SystemExit("the node under test accepts no connection")
+                    await dial(self.context, self.transports, address, node.config(accepts), node)
+                except (ConnectError, ConnectionClosed, KatzentwistError):
+                    await _sleep(RETRY)
         for node in self.receivers:
             await node.linked
-
-    def storm(self) -> subprocess.Popen[str]:
-        """A process that will connect all idle nodes at once when it reads a line; it writes how long that took."""
-        script = str(Path(__file__).parent / "_storm.py")
-        process = subprocess.Popen([sys.executable, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        nodes = [[n.identity.link.private.hex(), n.identity.link.public.hex(), n.identity.id.hex()] for n in self.idle]
-        process.stdin.write(json.dumps({"port": self.port, "nodes": nodes}) + "\n")
-        process.stdin.flush()
-        process.stdout.readline()
-        return process
 
 
 def _mix_key() -> tuple[bytes, bytes]:
