@@ -43,6 +43,18 @@ class IClock(Interface):
         """Unix time in seconds; for epochs."""
 
 
+MARK = 0.001
+"""Seconds between two marks."""
+
+
+def mark(at: float) -> float:
+    """The first full millisecond of the monotonic clock that is not before *at*.
+
+    What recurs or may wait a little happens at these marks, so that a busy daemon wakes up once for all of it.
+    """
+    return math.ceil(at / MARK - 1e-6) * MARK  # a float close to a mark is one
+
+
 @implementer(IClock)
 class SystemClock:
     """The clocks of the operating system."""

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from zope.interface import implementer
 
+from katzentwist.clock import mark
 from katzentwist.config.halves import Half as HalfConfig
 from katzentwist.config.halves import Kind
 from katzentwist.errors import PKIError, SphinxError
@@ -30,10 +31,8 @@ from katzentwist.pki.document import SignedDocument
 from katzentwist.pki.upload import LoopStats
 from katzentwist.sphinx import delay_cap, reply_packet
 
-GRAIN: Final = 0.0009
-"""Seconds between two looks at what is due, at least: packets of the same ms leave in one write per link. A little less
-than a ms, in which delays are counted."""
-
+ROUNDING: Final = 1e-6
+"""What is due so soon after a mark belongs to it."""
 SLICE: Final = 0.001
 """Seconds after which a half lets others have their turn, after a burst. One burst a turn would bound the rate of a
 busy node."""
@@ -65,7 +64,6 @@ class Half:
         self._end = end
         self._timer: Any = None
         self._timer_at = 0.0
-        self._woken = 0.0
         self.decoy_id: bytes = runtime.random.bytes(32)
         self.neighbours = Neighbours(
             Self(
@@ -173,13 +171,12 @@ class Half:
         self._arm()
 
     def _arm(self) -> None:
-        """Keep one wake-up, at the earliest due time, but not within GRAIN of the one before."""
+        """Keep one wake-up, at the first mark from when something is due: packets of one ms leave in one write."""
         due = self.scheduler.next_deadline()
         if due is None:
             return
         now = self.runtime.clock.monotonic()
-        if due - now > 1e-6:  # else the last burst was not all, or rounding lies between two of one ms
-            due = max(due, self._woken + GRAIN)
+        due = mark(due) if due > now else now  # else the last burst was not all
         if self._timer is not None and self._timer.active():
             if due >= self._timer_at:
                 return
@@ -188,9 +185,9 @@ class Half:
         self._timer = self.runtime.reactor.callLater(max(0.0, due - now), self._wake)
 
     def _wake(self) -> None:
-        now = self._woken = self.runtime.clock.monotonic()
-        while now - self._woken < SLICE:
-            due = self.scheduler.dispatch(now)
+        now = woken = self.runtime.clock.monotonic()
+        while now - woken < SLICE:
+            due = self.scheduler.dispatch(now + ROUNDING)
             if not due:
                 break
             for node, packets in due.items():

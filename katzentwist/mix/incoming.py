@@ -54,6 +54,7 @@ class Incoming(LinkOwner):
     ) -> None:
         self._runtime, self._identity = runtime, identity
         self._neighbours, self._pipeline, self._clients = neighbours, pipeline, clients
+        self._count_packets = runtime.metrics.series("incoming_requests_total", command="*commands.SendPacket")
         self.links = LinkRegistry()
         self._peers: dict[ILink, _Peer] = {}
         self._paused: set[ILink] = set()
@@ -176,7 +177,7 @@ class Incoming(LinkOwner):
         if not peer.can_send:
             drop(self._runtime.metrics, DropReason.INCOMING_OUT_OF_EPOCH, len(packets))
             return
-        self._runtime.metrics.count("incoming_requests_total", len(packets), command="*commands.SendPacket")
+        self._count_packets(len(packets))
         if peer.client and self._clients is not None:
             packets = self._clients.allow(link, packets)
             if not packets:

@@ -64,22 +64,20 @@ class OutgoingLink(LinkOwner):
 
     def send(self, packets: list[bytes], now: float) -> None:
         """Send packets that are due now, or keep them for at most SendSlack."""
-        if self._link is not None and not self.can_send:
+        link = self._link
+        if link is not None and not self.can_send:
             drop(self._runtime.metrics, DropReason.OUTGOING_PEER_NOT_CONNECTED, len(packets))
             return
-        if self._link is not None and self._link.writable and not self._queue:
-            self._write(packets, now)
+        if link is not None and link.writable and not self._queue:
+            self._last_sent = now
+            if not link.sendPackets(packets):
+                drop(self._runtime.metrics, DropReason.OUTGOING_SEND_COMMAND_FAILED, len(packets))
             return
         self._purge(now)
         room = max(0, QUEUE - len(self._queue))
         self._queue.extend((now, packet) for packet in packets[:room])
         if len(packets) > room:
             drop(self._runtime.metrics, DropReason.OUTGOING_QUEUE_FULL, len(packets) - room)
-
-    def _write(self, packets: list[bytes], now: float) -> None:
-        self._last_sent = now
-        if self._link is None or not self._link.sendPackets(packets):
-            drop(self._runtime.metrics, DropReason.OUTGOING_SEND_COMMAND_FAILED, len(packets))
 
     def _purge(self, now: float) -> None:
         blown = 0

@@ -87,6 +87,7 @@ class LinkProtocol(Protocol):
         """Whether the transport's buffer is."""
         self._sending = False
         """Whether the next piece of a document waits for its turn."""
+        self._heard = 0.0
 
     # For the owner
 
@@ -124,10 +125,14 @@ class LinkProtocol(Protocol):
 
     def sendPackets(self, packets: Sequence[bytes]) -> bool:
         """See ILink."""
-        if self._closing or not self._session.is_open:
+        session, transport = self._session, self.transport
+        if self._closing or not session.is_open:
             return False
-        self._session.send_packets(packets)
-        self._flush()
+        if self._fd < 0 or not self.writable or transport.dataBuffer or transport._tempDataBuffer:
+            session.send_packets(packets)
+            self._flush()
+        elif left := tcp.send_packets(self._fd, *session.sealing(packets)):
+            transport.write(left)
         return True
 
     def pause(self) -> None:
@@ -190,16 +195,19 @@ class LinkProtocol(Protocol):
         if self._holds == 0 and not self._closing and not self._join_burst():
             self.transport.resumeProducing()
 
+    def _socket(self) -> int:
+        """The descriptor that the native core may use besides Twisted, or -1."""
+        if self._context.bursts is None or self._config.kind is not SessionKind.MIXNET:
+            return -1
+        return self.transport.fileno() if isinstance(self.transport, Connection) else -1
+
     def _join_burst(self) -> bool:
         """Read together with other links, if that can be."""
         bursts = self._context.bursts
-        if bursts is None or not self.established or self._config.kind is not SessionKind.MIXNET:
-            return False
-        if not isinstance(self.transport, Connection):
+        if bursts is None or self._fd < 0:
             return False
         self._in_burst = True
-        self._fd = self.transport.fileno()
-        bursts.add(self._fd, self._read, self._failed)
+        bursts.add(self._fd, self, *self._session.opening())
         return True
 
     def _leave_burst(self) -> None:
@@ -207,14 +215,18 @@ class LinkProtocol(Protocol):
             self._in_burst = False
             self._context.bursts.remove(self._fd)
 
-    def _read(self) -> None:
-        """The burst reader's turn."""
-        data = tcp.read(self.transport)
-        if data:
-            self._feed(self._session.receive, data, self._context.reactor.seconds())
-        elif data is not None:
+    def burst(self, packets: list[bytes], rest: list[bytes] | str | None, now: float) -> None:
+        """See bursts.Reader."""
+        if self._closing:  # since it was read, by what another link brought
+            return
+        if packets:
+            self._heard = now
+            self._owner.packetsReceived(self, packets)
+        if rest is None:
             self._leave_burst()
             self.transport.resumeProducing()
+        elif rest:
+            self._feed(self._session.opened, rest, now)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Tell the owner, once."""
@@ -226,6 +238,7 @@ class LinkProtocol(Protocol):
                 timer.cancel()
         self._timer = self._write_timer = self._close_timer = None
         self._closing = True
+        self._fd = -1
         lost = reason.value if isinstance(reason.value, Exception) else WireError("connection lost")
         self._owner.closed(self, self._reason or lost)
 
@@ -273,6 +286,7 @@ class LinkProtocol(Protocol):
                 self._owner.commandReceived(self, event.command)
             case Established():
                 self.established = True
+                self._fd = self._socket()
                 self._leave_limits()
                 self._flush()
                 self._owner.established(self)
@@ -285,7 +299,7 @@ class LinkProtocol(Protocol):
         """Read nothing while something is being found out; then go on."""
         self._hold()
         waiting.addCallback(then)
-        waiting.addErrback(self._failed)
+        waiting.addErrback(self.failed)
         waiting.addCallback(lambda _: self._release())
 
     def _stepped(self, outcome: bytes | HandshakeError) -> None:
@@ -297,14 +311,15 @@ class LinkProtocol(Protocol):
         try:
             self._feed(step, what, self._context.reactor.seconds())
         except Exception:
-            self._failed(Failure())
+            self.failed(Failure())
         self._release()
 
     def _judged(self, accepted: bool) -> None:
         if self._session.phase is Phase.JUDGING:
             self._feed(self._session.accept if accepted else self._session.refuse)
 
-    def _failed(self, failure: Failure) -> None:
+    def failed(self, failure: Failure) -> None:
+        """See bursts.Reader."""
         self.log.failure("A link failed because of an error of ours", failure)
         self._disconnect(WireError("internal error"))
 
@@ -353,6 +368,8 @@ class LinkProtocol(Protocol):
 
     def _timed(self) -> None:
         self._timer = None
+        if self._heard:
+            self._session.heard(self._heard)
         self._feed(self._session.handle_deadline, self._context.reactor.seconds())
 
     def _write_timed_out(self) -> None:

@@ -207,18 +207,51 @@ class Session:
         :raises WireError: the session is not open.
         :raises CommandError: a packet does not have PL bytes, or this is no mixnet session.
         """
+        _, packets, pad_to = self.sealing(packets)
+        self._out.add_packets(packets, pad_to)
+
+    def sealing(self, packets: Sequence[bytes]) -> tuple[Any, Sequence[bytes], int]:
+        """Instead of :meth:`send_packets`, for who seals and writes in one: (RecordSealer, packets, padded size).
+
+        Nothing may wait in :meth:`data_to_send` then, :attr:`has_more` must be false.
+
+        :raises WireError, CommandError: as :meth:`send_packets`.
+        """
         self._require(Phase.OPEN)
         sizes = self._config.sizes
         length = sizes.packet_length if self._config.kind is SessionKind.MIXNET else -1
         for packet in packets:
             if len(packet) != length:
                 raise CommandError("not a packet of this network, or not a mixnet session")
-        self._out.add_packets(packets, sizes.up)
+        return self._out.sealer, packets, sizes.up
 
     @property
     def has_more(self) -> bool:
         """Whether :meth:`data_to_send` is to be called again when the peer has taken what it gave: documents."""
         return self._out.has_more
+
+    def opening(self) -> tuple[Any, bytes, int]:
+        """Instead of :meth:`receive`, for who reads and opens in one: (RecordOpener, start of a SendPacket, its size).
+
+        The start is empty if none may come. What was opened is told by :meth:`heard` and :meth:`opened`.
+        """
+        self._require(Phase.OPEN)
+        return self._opener, self._packet_header if self._packets_may_come() else b"", self._config.sizes.up
+
+    def heard(self, now: float) -> None:
+        """Packets came at this time, by way of :meth:`opening`; tell it before :meth:`handle_deadline`."""
+        self._arm(now)
+
+    def opened(self, commands: list[bytes] | str, now: float) -> list[Event]:
+        """Other commands came, or what did was refused, by way of :meth:`opening`.
+
+        :raises CommandError: as :meth:`receive`.
+        """
+        if self._phase is Phase.DEAD:
+            return []
+        if isinstance(commands, str):
+            self._die(CommandError(f"record refused: {commands}"))
+        return self._take(commands, now)
 
     def data_to_send(self) -> bytes:
         """Bytes for the peer; each is returned once."""
@@ -365,8 +398,9 @@ class Session:
             frames = self._opener.feed(data)
         except (CryptoError, ValueError) as error:
             self._die(CommandError(f"record refused: {error}"))
-        if not frames:
-            return []
+        return self._take(frames, now) if frames else []
+
+    def _take(self, frames: list[bytes], now: float) -> list[Event]:
         try:
             events = self._commands(frames)
         except CommandError as error:

@@ -13,6 +13,8 @@ mod mlkem;
 mod py_aez;
 mod py_bytes;
 mod py_keys;
+#[cfg(target_os = "linux")]
+mod py_links;
 mod py_records;
 mod py_sphinx;
 mod python;
@@ -25,7 +27,7 @@ mod x25519;
 use pyo3::prelude::*;
 
 /// Counts changes of what this module offers; katzentwist/crypto/native.py refuses another number.
-const INTERFACE: u32 = 3;
+const INTERFACE: u32 = 4;
 
 /// Which code runs on this processor.
 #[pyfunction]
@@ -58,6 +60,10 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(py_sphinx::build_packet, module)?)?;
     module.add_function(wrap_pyfunction!(py_sphinx::new_surb, module)?)?;
     module.add_function(wrap_pyfunction!(py_sphinx::decrypt_reply, module)?)?;
+    #[cfg(target_os = "linux")]
+    module.add_function(wrap_pyfunction!(py_links::send_packets, module)?)?;
+    #[cfg(target_os = "linux")]
+    module.add_class::<py_links::LinkSet>()?;
     module.add_class::<py_records::RecordSealer>()?;
     module.add_class::<py_records::RecordOpener>()?;
     module.add_class::<replay::ReplaySet>()?;

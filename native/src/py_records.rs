@@ -3,11 +3,10 @@
 use crate::aead::Key;
 use crate::py_bytes::{WORTH_LETTING_GO, copied};
 use crate::python::exactly;
-use crate::records::{Direction, Opener};
+use crate::records::{Direction, Opened, Opener};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyList};
-use std::ops::Range;
 
 pyo3::import_exception!(katzentwist.errors, CryptoError);
 
@@ -64,11 +63,7 @@ impl RecordSealer {
         packets: &Bound<'py, PyAny>,
         pad_to: usize,
     ) -> PyResult<Bound<'py, PyBytes>> {
-        let packets = collect(packets)?;
-        let size = packets.len().saturating_mul(pad_to);
-        let out = run(py, size, || self.0.seal_packets(&packets, pad_to))
-            .map_err(CryptoError::new_err)?;
-        Ok(PyBytes::new(py, &out))
+        Ok(PyBytes::new(py, &self.packets(py, packets, pad_to)?))
     }
 
     /// The head of a record for a command of size bytes, which comes piece by piece.
@@ -98,6 +93,20 @@ impl RecordSealer {
     }
 }
 
+impl RecordSealer {
+    /// See seal_packets().
+    pub fn packets(
+        &mut self,
+        py: Python<'_>,
+        packets: &Bound<'_, PyAny>,
+        pad_to: usize,
+    ) -> PyResult<Vec<u8>> {
+        let packets = collect(packets)?;
+        let size = packets.len().saturating_mul(pad_to);
+        run(py, size, || self.0.seal_packets(&packets, pad_to)).map_err(CryptoError::new_err)
+    }
+}
+
 /// Opens the records of one direction.
 #[pyclass(module = "katzentwist._native")]
 pub struct RecordOpener(Opener);
@@ -123,21 +132,25 @@ impl RecordOpener {
         } else {
             data.len()
         };
-        let ranges: Vec<Range<usize>> =
-            run(py, size, || opener.feed(&data)).map_err(CryptoError::new_err)?;
-        let commands = ranges
-            .iter()
-            .map(|range| copied(py, &[self.0.bytes(range)]));
+        let opened = run(py, size, || opener.feed(&data)).map_err(CryptoError::new_err)?;
+        let commands = opened.iter().map(|command| copied(py, &[command]));
         PyList::new(py, commands.collect::<PyResult<Vec<_>>>()?)
     }
 
     #[getter]
     fn key<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        PyBytes::new(py, &*self.0.direction.key)
+        PyBytes::new(py, &*self.0.direction().key)
     }
 
     #[getter]
     fn nonce(&self) -> u64 {
-        self.0.direction.nonce
+        self.0.direction().nonce
+    }
+}
+
+impl RecordOpener {
+    /// See feed(); or the text of a refusal.
+    pub fn open<'a>(&'a mut self, data: &'a mut [u8]) -> Result<Opened<'a>, String> {
+        self.0.feed_in_place(data)
     }
 }

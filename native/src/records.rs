@@ -162,63 +162,114 @@ fn reserve(sizes: &[u32]) -> Vec<u8> {
 
 /// Takes the bytes of one direction as they come; holds what is not complete yet, and nothing ahead of its arrival.
 pub struct Opener {
-    pub direction: Direction,
-    max_body: usize,
+    state: State,
     buffer: Vec<u8>,
     /// How much of the buffer is done with.
     done: usize,
+    dead: bool,
+}
+
+/// Where the stream stands: at the start of a record, or behind its header.
+struct State {
+    direction: Direction,
+    max_body: usize,
     /// L of the record whose header is open.
     length: Option<usize>,
     /// The large command that is being opened, and how much of it is: nobody sees it before its tag was found right.
     large: Option<(Box<Stream>, usize)>,
-    dead: bool,
+}
+
+/// Commands, as places in the bytes where they were opened.
+pub struct Opened<'a> {
+    bytes: &'a [u8],
+    places: Vec<Range<usize>>,
+}
+
+impl<'a> Opened<'a> {
+    pub fn iter(&self) -> impl Iterator<Item = &'a [u8]> {
+        let bytes = self.bytes;
+        self.places
+            .iter()
+            .map(move |place| bytes.get(place.clone()).unwrap_or_default())
+    }
 }
 
 impl Opener {
     pub fn new(key: Key, max_body: usize) -> Self {
-        Opener {
+        let state = State {
             direction: Direction::new(key, 0),
             max_body,
-            buffer: Vec::new(),
-            done: 0,
             length: None,
             large: None,
+        };
+        Opener {
+            state,
+            buffer: Vec::new(),
+            done: 0,
             dead: false,
         }
     }
 
-    /// Whether a large command is on its way: with it the buffer grows, and may have to move megabytes.
-    pub fn has_large(&self) -> bool {
-        self.large.is_some()
+    pub fn direction(&self) -> &Direction {
+        &self.state.direction
     }
 
-    /// Where in [`Self::bytes`] the commands stand that are complete now. After an error it opens nothing more.
-    pub fn feed(&mut self, data: &[u8]) -> Result<Vec<Range<usize>>, String> {
+    /// Whether a large command is on its way: with it the buffer grows, and may have to move megabytes.
+    pub fn has_large(&self) -> bool {
+        self.state.large.is_some()
+    }
+
+    /// The commands that are complete now. After an error it opens nothing more.
+    pub fn feed(&mut self, data: &[u8]) -> Result<Opened<'_>, String> {
+        self.begin()?;
+        self.buffer.extend_from_slice(data);
+        let mut places = Vec::new();
+        let result = self
+            .state
+            .open_all(&mut self.buffer, &mut self.done, &mut places);
+        self.dead = result.is_err();
+        let bytes = &self.buffer;
+        result.map(|()| Opened { bytes, places })
+    }
+
+    /// The same where *data* may be changed: whole records are opened in there, without a copy.
+    pub fn feed_in_place<'a>(&'a mut self, data: &'a mut [u8]) -> Result<Opened<'a>, String> {
+        self.begin()?;
+        if !self.buffer.is_empty() {
+            return self.feed(data);
+        }
+        let (mut done, mut places) = (0, Vec::new());
+        let result = self.state.open_all(data, &mut done, &mut places);
+        self.dead = result.is_err();
+        self.buffer
+            .extend_from_slice(data.get(done..).unwrap_or_default());
+        let bytes = data;
+        result.map(|()| Opened { bytes, places })
+    }
+
+    fn begin(&mut self) -> Result<(), String> {
         if self.dead {
             return Err("the record layer has failed before".into());
         }
         self.buffer.drain(..self.done.min(self.buffer.len()));
         self.done = 0;
-        self.buffer.extend_from_slice(data);
-        let mut commands = Vec::new();
-        let result = self.open_all(&mut commands);
-        self.dead = result.is_err();
-        result.map(|()| commands)
+        Ok(())
     }
+}
 
-    pub fn bytes(&self, range: &Range<usize>) -> &[u8] {
-        self.buffer.get(range.clone()).unwrap_or_default()
-    }
-
-    fn open_all(&mut self, commands: &mut Vec<Range<usize>>) -> Result<(), String> {
-        let Opener {
+impl State {
+    /// Open what is complete in the buffer from *done* on.
+    fn open_all(
+        &mut self,
+        buffer: &mut [u8],
+        done: &mut usize,
+        commands: &mut Vec<Range<usize>>,
+    ) -> Result<(), String> {
+        let State {
             direction,
             max_body,
-            buffer,
-            done,
             length,
             large,
-            ..
         } = self;
         loop {
             let body = match *length {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,6 +16,7 @@ from katzentwist.testing import strategies
 from katzentwist.testing.wirepair import SMALL, Pair, config
 from katzentwist.wire import PacketsReceived, SessionKind, chunks, commands, noise, outbox, records
 
+KEY = bytes(range(32))
 KINDS = st.sampled_from(list(SessionKind))
 
 
@@ -154,6 +156,42 @@ class RecordTests(SynchronousTestCase):
                 else:
                     got.append(event.command)
             self.assertEqual(got, sent)
+
+        check()
+
+    def test_from_sockets(self) -> None:
+        """Opened as it is read from a socket, a stream gives the same, however it is cut and where it is broken."""
+        if not hasattr(native, "LinkSet"):
+            self.skipTest("no epoll here")
+        start = b"\x02\0" + SMALL.packet_length.to_bytes(4, "big")
+        packet = st.binary(min_size=SMALL.packet_length, max_size=SMALL.packet_length).map(start.__add__)
+
+        @settings(max_examples=60, deadline=None)
+        @given(
+            st.lists(st.one_of(packet, st.binary(max_size=2000)), max_size=8),
+            st.lists(st.integers(1, 4000), max_size=20),
+            st.none() | st.integers(0, 10_000),
+        )
+        def check(frames: list[bytes], cuts: list[int], broken: int | None) -> None:
+            stream = bytearray(records.RecordSealer(KEY).seal(frames))
+            if broken is not None and broken < len(stream):
+                stream[broken] ^= 1
+            ours, theirs = socket.socketpair()
+            with ours, theirs:
+                links, feeding = native.LinkSet(), records.RecordOpener(KEY)
+                links.add(ours.fileno(), "token", records.RecordOpener(KEY), start, SMALL.up)
+                for size in (*cuts, len(stream)):
+                    piece, stream = stream[:size], stream[size:]
+                    theirs.sendall(piece)
+                    came = links.read()
+                    try:
+                        wanted = feeding.feed(piece)
+                    except CryptoError as error:
+                        self.assertEqual(came, [("token", [], str(error))])
+                        return
+                    self.assertEqual([token for token, _, _ in came], ["token"] if piece else [])
+                    got = [f for _, packets, rest in came for f in (*(start + p for p in packets), *rest)]
+                    self.assertEqual(got, wanted)
 
         check()
 

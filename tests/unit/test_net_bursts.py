@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from twisted.internet import reactor
@@ -18,11 +18,11 @@ from zope.interface import implementer
 
 from katzentwist import net
 from katzentwist.clock import SystemClock
-from katzentwist.net.bursts import BurstReader
+from katzentwist.net.bursts import QUIET, BurstReader
 from katzentwist.net.owner import Context
 from katzentwist.randomness import SystemRandom
 from katzentwist.testing.wirepair import SMALL, config
-from katzentwist.wire import Command
+from katzentwist.wire import Command, records
 from katzentwist.wire.commands import NoOp
 
 from .test_net_link import Recorder
@@ -30,84 +30,251 @@ from .test_net_link import Recorder
 HOST = "127.0.0.1"
 
 
+KEY = bytes(range(32))
+SIZE = SMALL.up
+START = b"\x02\0" + SMALL.packet_length.to_bytes(4, "big")
+
+
 @implementer(IReactorFDSet)
-class Watching:
-    """A reactor that only keeps a list."""
+class Watching(Clock):
+    """A fake clock that also keeps a list of what is watched."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.readers: list[Any] = []
 
     def addReader(self, reader: Any) -> None:
         self.readers.append(reader)
 
     def removeReader(self, reader: Any) -> None:
-        self.readers.remove(reader)
+        if reader in self.readers:
+            self.readers.remove(reader)
+
+
+class Peer:
+    """One end of a pair of sockets in the set; the other end seals and writes."""
+
+    def __init__(self) -> None:
+        self.ours, self.theirs = socket.socketpair()
+        self.ours.setblocking(False)
+        self.fd = self.ours.fileno()
+        self.sealer = records.RecordSealer(KEY)
+        self.opener = records.RecordOpener(KEY, SIZE + 16)
+        self.packets: list[bytes] = []
+        self.rests: list[Any] = []
+        self.failures: list[Failure] = []
+        self.then: Callable[[], Any] = lambda: None
+
+    def burst(self, packets: list[bytes], rest: list[bytes] | str | None, now: float) -> None:
+        self.packets += packets
+        self.rests.append(rest)
+        self.then()
+
+    def failed(self, failure: Failure) -> None:
+        self.failures.append(failure)
+
+    def send(self, *commands: bytes) -> None:
+        self.theirs.sendall(self.sealer.seal(commands))
+
+
+def packet(number: int) -> bytes:
+    return number.to_bytes(4, "big").ljust(SMALL.packet_length, b"p")
+
+
+def frame(number: int) -> bytes:
+    return (START + packet(number)).ljust(SIZE, b"\0")
 
 
 class BurstReaderTests(SynchronousTestCase):
-    """The epoll set by itself."""
+    """The set by itself."""
 
     def setUp(self) -> None:
         self.reactor = Watching()
-        self.bursts = BurstReader.of(self.reactor)
-        if self.bursts is None:
+        bursts = BurstReader.of(self.reactor)
+        if bursts is None:
             self.skipTest("no epoll here")
-        self.pairs = [socket.socketpair() for _ in range(3)]
-        for pair in self.pairs:
-            self.addCleanup(pair[0].close)
-            self.addCleanup(pair[1].close)
+        self.bursts = bursts
+        self.peers = [Peer() for _ in range(3)]
+        for peer in self.peers:
+            self.addCleanup(peer.ours.close)
+            self.addCleanup(peer.theirs.close)
 
-    def watch(self, number: int, read: Any, failed: Any = None) -> None:
-        self.bursts.add(self.pairs[number][0].fileno(), read, failed)
+    def watch(self, *numbers: int) -> None:
+        for number in numbers:
+            peer = self.peers[number]
+            self.bursts.add(peer.fd, peer, peer.opener, START, SIZE)
+
+    def read(self) -> None:
+        """An event, at a time when reading is in order."""
+        self.reactor.advance(0.01)
+        self.bursts.doRead()
 
     def test_everyone_reads(self) -> None:
         """One event of the reactor lets all read that can, and nobody else."""
-        seen: list[int] = []
-        for number in range(3):
-            self.watch(number, lambda number=number: seen.append(number))
+        self.watch(0, 1, 2)
         self.assertEqual(self.reactor.readers, [self.bursts])
-        self.pairs[0][1].send(b"x")
-        self.pairs[2][1].send(b"x")
-        self.bursts.doRead()
-        self.assertEqual(sorted(seen), [0, 2])
+        self.peers[0].send(frame(1), frame(2))
+        self.peers[2].send(frame(3))
+        self.read()
+        self.assertEqual([p.packets for p in self.peers], [[packet(1), packet(2)], [], [packet(3)]])
+        self.assertEqual([p.rests for p in self.peers], [[[]], [], [[]]])
+
+    def test_other_commands(self) -> None:
+        """From the first other command on everything comes as commands, in order."""
+        self.watch(0)
+        noop = bytes(SIZE)
+        self.peers[0].send(frame(1), noop, frame(2))
+        self.read()
+        self.assertEqual((self.peers[0].packets, self.peers[0].rests), ([packet(1)], [[noop, frame(2)]]))
+
+    def test_not_quite_packets(self) -> None:
+        """A command of another size or with another start is no packet."""
+        self.watch(0)
+        others = [frame(1)[:-1], b"\x02\1" + frame(1)[2:], b"\x03" + frame(1)[1:], b"", START]
+        for other in others:
+            self.peers[0].send(other)
+        self.read()
+        self.assertEqual((self.peers[0].packets, self.peers[0].rests), ([], [others]))
+
+    def test_packets_may_not_come(self) -> None:
+        """Where none are legal they come as commands."""
+        peer = self.peers[0]
+        self.bursts.add(peer.fd, peer, peer.opener, b"", SIZE)
+        peer.send(frame(1))
+        self.read()
+        self.assertEqual((peer.packets, peer.rests), ([], [[frame(1)]]))
+
+    def test_half_a_record(self) -> None:
+        """What is not complete waits."""
+        self.watch(0)
+        peer = self.peers[0]
+        record = peer.sealer.seal([frame(1)])
+        peer.theirs.sendall(record[:100])
+        self.read()
+        self.assertEqual((peer.packets, peer.rests), ([], [[]]))
+        peer.theirs.sendall(record[100:])
+        self.read()
+        self.assertEqual(peer.packets, [packet(1)])
+
+    def test_refused(self) -> None:
+        """A record that is not genuine is told by a text."""
+        self.watch(0)
+        self.peers[0].theirs.sendall(bytes(20))
+        self.read()
+        self.assertIn("tag", self.peers[0].rests[0])
+
+    def test_end(self) -> None:
+        """The end of one is told, and the others read."""
+        self.watch(0, 1)
+        self.peers[0].theirs.close()
+        self.peers[1].send(frame(1))
+        self.read()
+        self.assertEqual((self.peers[0].rests, self.peers[1].packets), ([None], [packet(1)]))
+
+    def test_more_than_one_turn(self) -> None:
+        """Who has much to say does not keep the others from reading, and everything comes in the end."""
+        self.watch(0, 1)
+        peer = self.peers[0]
+        peer.theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        sent = 150
+        peer.send(*map(frame, range(sent)))
+        self.peers[1].send(frame(1))
+        self.read()
+        self.assertEqual(self.peers[1].packets, [packet(1)])
+        self.assertEqual(len(self.peers[0].rests), 1)
+        self.assertEqual(self.reactor.readers, [])
+        self.reactor.pump([0.001] * 100)
+        self.assertEqual(sum(len(p.packets) for p in self.peers), 1 + sent)
+        self.assertEqual(self.reactor.readers, [self.bursts])
+
+    def test_end_behind_packets(self) -> None:
+        """What was sent before the end arrives, and then the end, although the kernel tells both at once."""
+        self.watch(0)
+        self.peers[0].send(frame(1))
+        self.peers[0].theirs.close()
+        self.read()
+        self.reactor.advance(0.001)
+        self.assertEqual((self.peers[0].packets, self.peers[0].rests), ([packet(1)], [[], None]))
 
     def test_empty(self) -> None:
         """Without sockets the reactor is left alone; it can begin again."""
-        self.watch(0, None)
-        self.bursts.remove(self.pairs[0][0].fileno())
+        self.watch(0)
+        self.bursts.remove(self.peers[0].fd)
         self.assertEqual((self.reactor.readers, self.bursts.fileno()), ([], -1))
-        self.bursts.remove(self.pairs[0][0].fileno())
+        self.bursts.remove(self.peers[0].fd)
         self.bursts.doRead()
-        self.watch(0, None)
+        self.watch(0)
         self.assertEqual(self.reactor.readers, [self.bursts])
+        self.peers[0].send(frame(1))
+        self.read()
+        self.assertEqual(self.peers[0].packets, [packet(1)])
 
     def test_closed_meanwhile(self) -> None:
-        """A reader may take another one away whose turn would come; a closed socket can be removed."""
-        seen: list[int] = []
+        """A link may close and take away all others while they are told what was read."""
+        self.watch(0, 1)
 
-        def read(number: int) -> None:
-            seen.append(number)
-            self.pairs[1 - number][0].close()
-            self.bursts.remove(descriptors[1 - number])
+        def close() -> None:
+            for peer in self.peers[:2]:
+                self.bursts.remove(peer.fd)
+                peer.ours.close()
 
-        descriptors = [self.pairs[number][0].fileno() for number in range(2)]
-        for number in range(2):
-            self.watch(number, lambda number=number: read(number))
-            self.pairs[number][1].send(b"x")
-        self.bursts.doRead()
-        self.assertEqual(len(seen), 1)
+        for peer in self.peers[:2]:
+            peer.send(frame(1))
+            peer.then = close
+        self.read()
+        self.assertEqual([p.failures for p in self.peers], [[], [], []])
+        self.assertEqual((len(self.bursts), self.reactor.readers), (0, []))
 
     def test_mistake(self) -> None:
         """An error of one is told to it, and the others read."""
-        failures: list[Failure] = []
-        seen: list[str] = []
-        self.watch(0, lambda: 1 / 0, failures.append)
-        self.watch(1, lambda: seen.append("read"))
-        for number in range(2):
-            self.pairs[number][1].send(b"x")
+        self.watch(0, 1)
+        self.peers[0].then = lambda: 1 / 0
+        for peer in self.peers[:2]:
+            peer.send(frame(1))
+        self.read()
+        self.assertEqual([f.type for f in self.peers[0].failures], [ZeroDivisionError])
+        self.assertEqual(self.peers[1].packets, [packet(1)])
+
+    def test_marks(self) -> None:
+        """Two events within a millisecond: from then on it reads at each mark, until it is quiet."""
+        self.watch(0)
+        peer = self.peers[0]
+        self.reactor.advance(10.0002)
+        peer.send(frame(1))
         self.bursts.doRead()
-        self.assertEqual(seen, ["read"])
-        self.assertEqual([f.type for f in failures], [ZeroDivisionError])
+        self.assertEqual(len(peer.packets), 1)
+        self.reactor.advance(0.0001)
+        peer.send(frame(2))
+        self.bursts.doRead()
+        self.assertEqual((len(peer.packets), self.reactor.readers), (1, []))
+        self.reactor.advance(0.0008)
+        self.assertEqual(len(peer.packets), 2)
+        peer.send(frame(3))
+        self.reactor.advance(0.001)
+        self.assertEqual(len(peer.packets), 3)
+        for _ in range(QUIET):
+            self.assertEqual(self.reactor.readers, [])
+            self.reactor.advance(0.001)
+        self.assertEqual((self.reactor.readers, self.reactor.getDelayedCalls()), ([self.bursts], []))
+
+    def test_last_one_leaves_at_a_mark(self) -> None:
+        """Then no timer is left."""
+        self.watch(0)
+        self.bursts.doRead()
+        self.bursts.doRead()
+        self.assertEqual(self.reactor.readers, [])
+        self.bursts.remove(self.peers[0].fd)
+        self.assertEqual((self.reactor.readers, self.reactor.getDelayedCalls()), ([], []))
+
+    def test_last_one_leaves_while_reading_at_a_mark(self) -> None:
+        """The same when it is told an end."""
+        self.watch(0)
+        self.bursts.doRead()
+        self.bursts.doRead()
+        self.peers[0].then = lambda: self.bursts.remove(self.peers[0].fd)
+        self.peers[0].theirs.close()
+        self.reactor.advance(0.01)
+        self.assertEqual((self.reactor.readers, self.reactor.getDelayedCalls()), ([], []))
 
     def test_no_descriptors(self) -> None:
         """A fake clock watches none."""
@@ -146,10 +313,10 @@ class BurstLinkTests(TestCase):
         for link in (*self.server.links, *self.client.links):
             link.close()
         await self.until(lambda: self.server.reasons and self.client.reasons)
-        self.assertEqual(self.context.bursts._readers, {})
+        self.assertEqual(len(self.context.bursts), 0)
 
     def reading(self) -> int:
-        return len(self.context.bursts._readers)
+        return len(self.context.bursts)
 
     def test_traffic(self) -> Deferred[None]:
         """More than any buffer holds arrives whole and in order, in both directions."""
