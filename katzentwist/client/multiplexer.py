@@ -138,7 +138,7 @@ class Multiplexer(Listener):
             return
         message_id = reply.tag
         if isinstance(reply.tag, arq.Entry):
-            if not self.reliable.replied(reply.tag, reply.surb_id):
+            if not self.reliable.replied(reply.tag):
                 return
             message_id = reply.tag.id
         app.tell(answers.reply(message_id, reply.surb_id, reply.payload))

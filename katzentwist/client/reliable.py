@@ -47,9 +47,9 @@ class Reliable:
         self.forget_surb(entry)
         self._collect(entry)
 
-    def replied(self, entry: Entry, surb_id: bytes) -> bool:
-        """A reply came; whether it is the first."""
-        if entry.state is State.OVER or entry.surb_id != surb_id:
+    def replied(self, entry: Entry) -> bool:
+        """A reply came, by the latest SURB (others are forgotten); whether it still counts."""
+        if entry.state is State.OVER:
             return False
         self._discard_resend(entry)
         self.table.over(entry, self._clock.monotonic())

@@ -171,7 +171,7 @@ class Neighbours:
             if view.epoch == now:
                 return Verdict(newest, True, True)
             if view.epoch == now + 1:
-                if direction is Direction.INCOMING and near_end:
+                if direction is Direction.INCOMING:
                     return Verdict(newest, True, True)
                 valid = True
             elif current is not None and current.document.find(node) is not None:

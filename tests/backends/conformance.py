@@ -108,6 +108,16 @@ class SpoolConformance:
         self.assertEqual(await spool.advance(b"alice", entry), (None, 0))
         self.assertEqual(await spool.advance(b"alice", entry), (None, 0))
 
+    async def test_numbers_are_used_once(self) -> None:
+        """What came after the named entry, into an empty queue even, is not deleted in its place."""
+        spool = await self.known(b"alice")
+        await spool.store_message(b"alice", b"old")
+        entry, _ = await spool.get(b"alice", False)
+        self.assertEqual(await spool.advance(b"alice", entry), (None, 0))
+        await spool.store_message(b"alice", b"new")
+        left, remaining = await spool.advance(b"alice", entry)
+        self.assertEqual((left, remaining), (SpoolEntry(b"new", None), 0))
+
     async def test_equal_messages_are_two_entries(self) -> None:
         """Both are delivered."""
         spool = await self.known(b"alice")

@@ -4,7 +4,33 @@ from __future__ import annotations
 
 from collections import Counter
 
+from twisted.trial.unittest import SynchronousTestCase
+
+from katzentwist.client.apps import App
+from katzentwist.client.arq import ArqTable
+from katzentwist.thin.requests import SendMessage
 from tests.network.test_client_daemon import DaemonTestCase
+
+
+class TableTests(SynchronousTestCase):
+    """The table alone."""
+
+    def test_garbage_counts_from_the_first_packet(self) -> None:
+        """However often it was sent, and whenever it was answered."""
+        app = App(b"a" * 16)
+        table = ArqTable(20.0)
+        request = SendMessage(
+            id=b"m" * 16, with_surb=True, surb_id=None, destination=None, recipient=None, payload=b"", arq=True
+        )
+        entry = table.add(app, request)
+        self.assertTrue(table.sent(entry, b"1" * 16, 100.0, 3.0))
+        self.assertEqual(table.next_deadline(), 100.0 + 3.0 + 20.0)
+        self.assertFalse(table.sent(entry, b"2" * 16, 150.0, 9.0))
+        self.assertEqual(table.next_deadline(), 150.0 + 9.0 + 20.0)
+        table.over(entry, 160.0)
+        self.assertEqual(table.next_deadline(), 100.0 + 3.0 + 300.0)
+        table.over(entry, 500.0)
+        self.assertEqual(table.next_deadline(), 500.0)
 
 
 class ArqTests(DaemonTestCase):
@@ -131,6 +157,36 @@ class ArqTests(DaemonTestCase):
         self.network.run(60)
         again = self.side.app()
         self.assertEqual(again.replies(), [b"payload 1"])
+
+    def test_nothing_is_sent_again_while_it_is_away(self) -> None:
+        """The tries are for later; when it is back the message goes on where it was."""
+        self.network.loss = 1.0
+        app = self.side.app()
+        app.send(1, reliable=True)
+        self.network.run(5)
+        app.transport.loseConnection()
+        self.network.run(200)
+        self.assertEqual(len(self.network.arrivals), 1)
+        self.network.loss = 0.0
+        again = self.side.app()
+        self.network.run(10)
+        self.assertEqual(len(self.network.arrivals), 2)
+        self.assertEqual(again.replies(), [b"payload 1"])
+
+    def test_cancelled_while_a_packet_is_made(self) -> None:
+        """Nobody waits for its reply."""
+        app = self.side.app()
+        self.side.delay(3.0)
+        id_ = app.send(1, reliable=True)
+        while not self.side.daemon.sender._working:
+            self.network.run(0.1)
+        app.request("cancel_arq_message", id=id_)
+        self.network.run(1.0)
+        self.assertEqual(self.network.arrivals, [])
+        self.network.run(20)
+        self.assertEqual(len(self.network.arrivals), 1)
+        self.assertEqual((len(self.side.daemon.reliable.table), len(self.side.daemon.core.replies)), (0, 0))
+        self.assertEqual(app.names()[3:], ["message_id_garbage_collected"])
 
     def test_forgotten(self) -> None:
         """thin_close ends everything at once."""

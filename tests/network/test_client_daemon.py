@@ -116,11 +116,27 @@ class DialogueTests(DaemonTestCase):
         self.assertEqual(new.replies(), [b"payload 1"])
         self.assertEqual(len(self.side.daemon.apps), 1)
 
+    def test_grace_ends_with_the_return(self) -> None:
+        """Who came back within it is not forgotten when it would have been over, and has a whole one the next time."""
+        app = self.side.app()
+        app.transport.loseConnection()
+        self.network.run(500)
+        again = self.side.app()
+        self.network.run(500)
+        again.send(1)
+        self.network.run(20)
+        self.assertEqual(again.replies(), [b"payload 1"])
+        again.transport.loseConnection()
+        self.network.run(500)
+        self.assertTrue(self.side.app().got[2][1]["resumed"])
+
     def test_grace_is_over(self) -> None:
         """After the grace period, and after thin_close, nothing is known any more."""
         app = self.side.app()
         app.transport.loseConnection()
-        self.network.run(601)
+        self.network.run(599)
+        self.assertEqual(len(self.side.daemon.apps), 1)
+        self.network.run(2)
         self.assertEqual(len(self.side.daemon.apps), 0)
         app = self.side.app()
         self.assertFalse(app.got[2][1]["resumed"])

@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from katzentwist.client import events
+from katzentwist.client import events, replies
 from katzentwist.client._core import ClientCore, Phase
 from katzentwist.client.compose import ComposeError, Outgoing
 from katzentwist.client.core import Client, Listener, proxied_transports, tor_login
@@ -265,6 +265,15 @@ class ReplyTests(SynchronousTestCase):
         table.forget_owner(owner)
         self.assertEqual(len(table), 49)
 
+    def test_id_used_again(self) -> None:
+        """The time of the first use does not end the second."""
+        table = ReplyTable(GEOMETRY)
+        for deadline in (10.0, 20.0):
+            table.forget(bytes(16))
+            table.add(Awaited(surb_id=bytes(16), keys=b"", owner=None, tag=deadline, deadline=deadline))
+        self.assertEqual(table.expire(15.0), [])
+        self.assertEqual([awaited.tag for awaited in table.expire(20.0)], [20.0])
+
 
 class SessionTests(SynchronousTestCase):
     """The client on a network in memory."""
@@ -293,6 +302,26 @@ class SessionTests(SynchronousTestCase):
         sent = self.successResultOf(self.send(client))
         self.network.run(sent.reply_eta + 0.01)  # type: ignore[attr-defined]
         self.assertEqual(self.listener.told, [True, b"hello"])
+
+    def test_id_in_use(self) -> None:
+        """Of two messages with one SURB id that are made at once the second is not sent: its reply would be lost."""
+        client = self.client()
+        sent, refused = self.send(client), self.send(client)
+        self.successResultOf(sent)
+        self.assertEqual(str(self.failureResultOf(refused, ComposeError).value), "SURB ID already in use")
+        self.network.run(60)
+        self.assertEqual(self.listener.told.count(b"hello"), 1)
+
+    def test_too_many(self) -> None:
+        """Replies are awaited up to a bound."""
+        self.patch(replies, "MOST", 2)
+        client = self.client()
+        for number in (1, 2):
+            self.successResultOf(self.send(client, number))
+        too_many = self.failureResultOf(self.send(client, 3), ComposeError)
+        self.assertEqual(str(too_many.value), "too many replies are awaited")
+        self.network.run(60)
+        self.successResultOf(self.send(client, 4))
 
     def test_no_authority_is_dialled(self) -> None:
         """Documents come from the gateway."""

@@ -214,6 +214,24 @@ class GarbageTests(MailboxCase):
             self.result(self.mailbox.collect(connected))
         self.assertIn(b"away", self.users.keys)
 
+    def test_back_at_the_last_moment(self) -> None:
+        """Who connects while others are removed stays, with what waits for him."""
+        self.result(self.mailbox.admit(b"gone", KEY))
+        connected = {b"here"}
+        self.result(self.mailbox.collect(connected))
+        removed, remove = [], self.users.remove
+
+        def removing(user: bytes) -> Deferred[None]:
+            removed.append(user)
+            connected.update({b"away", b"gone"} - {user})
+            return remove(user)
+
+        self.users.remove = removing
+        self.result(self.mailbox.collect(connected))
+        self.assertEqual(len(removed), 1)
+        [back] = {b"away", b"gone"} - set(removed)
+        self.assertIn(back, self.users.keys)
+
     def test_without_the_switch(self) -> None:
         """Nobody is collected."""
         mailbox = self.make(False, True)

@@ -123,6 +123,20 @@ class TopologyTests(SynchronousTestCase):
                     self.assertRaises(PKIError, view_of, doc, me(nodes[n["name"]], KINDS[kind]))
 
 
+class SelfTests(SynchronousTestCase):
+    """node 4.8: a half uses a document only if it is in it as it is."""
+
+    def test_as_we_are(self) -> None:
+        """Another name, link key or identity key under our id, or none of us: of no use."""
+        own = descriptor("own")
+        mine = me(own, NodeKind.MIX)
+        self.assertEqual(view_of(document([[own]], [], []), mine).epoch, 5)
+        self.assertRaises(PKIError, view_of, document([[descriptor("other")]], [], []), mine)
+        for change in ({"name": "another"}, {"link_key": b"x" * 32}):
+            self.assertRaises(PKIError, view_of, document([[attrs.evolve(own, **change)]], [], []), mine)
+        self.assertRaises(PKIError, view_of, document([[own]], [], []), attrs.evolve(mine, identity_key=b"x" * 32))
+
+
 class AuthenticateTests(SynchronousTestCase):
     """node 5.2."""
 
