@@ -41,22 +41,22 @@ class Verdict:
     reached: bool
 
 
-def recovered(part: Part) -> float:
-    """Seconds from the end of the load until the node was well.
+def last_drop(part: Part) -> float:
+    """Seconds from the end of the load until the last drop was seen; 0 without any."""
+    return next(at for at, drops in part.dropped if drops == part.dropped[-1][1]) if part.drops else 0.0
 
-    That is: no more drops, and of all packets that came from then on 99 % at most :data:`WELL` late.
-    """
-    last_drop = next(at for at, drops in part.dropped if drops == part.dropped[-1][1]) if part.drops else 0.0
-    well, late = part.dropped[-1][0], 0
+
+def on_time(part: Part) -> float:
+    """Seconds from the end of the load on which 99 % of all packets were at most :data:`WELL` late."""
+    found, late = part.dropped[-1][0], 0
     backwards = zip(reversed(part.arrived), reversed(part.late), strict=True)
     for count, (arrived, lateness_of) in enumerate(backwards, 1):
-        since = arrived - part.ended
-        if since < 0:
+        if arrived < part.ended:
             break
         late += lateness_of > WELL
         if late <= 0.01 * count:
-            well = since
-    return max(last_drop, well)
+            found = arrived - part.ended
+    return found
 
 
 async def highest(rig: Rig, seconds: float, candidate: float | None) -> dict[str, Any]:
@@ -72,7 +72,7 @@ async def highest(rig: Rig, seconds: float, candidate: float | None) -> dict[str
     over = await _part(rig, held.rate * 2, short, tail=TAIL)
     calm, busy = half.figures(), over.figures()
     quarter, end = over.memory[len(over.memory) // 4], over.memory[-1]
-    well, worst = recovered(over), max(over.late)
+    well, worst = max(last_drop(over), on_time(over)), max(over.late)
     cost, latest = calm["ratio to one x25519"], calm["lateness ms max"]
     verdicts = [
         Verdict("half: CPU per forwarded packet at most 5 X25519", cost, cost <= 5),
@@ -93,7 +93,8 @@ async def highest(rig: Rig, seconds: float, candidate: float | None) -> dict[str
             "memory MiB idle": mib(idle),
             "memory MiB after a quarter": mib(quarter),
             "memory MiB at the end": mib(end),
-            "well again after s": round(well, 2),
+            "last drop seen s after its end": round(last_drop(over), 2),
+            "on time again s after its end": round(on_time(over), 2),
             **lateness(over.late[_until(over) :], "after it, "),
         },
         "verdicts": [attrs.asdict(verdict) for verdict in verdicts],

@@ -54,6 +54,10 @@ class StoreError(KatzentwistError):
     """A database can not do what was asked."""
 
 
+class SpoolFullError(StoreError):
+    """There is no room for another message; the database is well."""
+
+
 class NoSuchUserError(StoreError):
     """The user is not in the database."""
 

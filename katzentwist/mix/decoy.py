@@ -47,6 +47,9 @@ ATTEMPTS: Final = 3
 KEPT: Final = 7
 """Epochs of statistics."""
 BASE_SIZE: Final = 8
+MAKING: Final = 64
+"""Most loops that are being made at once: 12 ms of work. A processor that can not keep up with the rate leaves some
+out."""
 
 
 @attrs.frozen
@@ -247,6 +250,7 @@ class DecoySource:
         self._runtime, self._send = runtime, send
         self._timer: Any = None
         self._stopped = False
+        self._making = 0
         self.core = DecoyCore(
             kind=kind,
             node=node,
@@ -289,14 +293,23 @@ class DecoySource:
 
     def _launch(self) -> None:
         runtime = self._runtime
+        if self._making >= MAKING:
+            runtime.metrics.count("decoy_loops_left_out_total")
+            return
         try:
             plan = self.core.plan(runtime.clock.wallclock())
         except SphinxError as e:
             self.log.debug("no decoy now: {why}", why=str(e))
             return
+        self._making += 1
         made = runtime.workers.run(make_packet, plan, runtime.geometry, runtime.random)
+        made.addBoth(self._no_longer_making)
         made.addCallback(self._made, plan)
         made.addErrback(self._failed)
+
+    def _no_longer_making(self, result: Any) -> Any:
+        self._making -= 1
+        return result
 
     def _made(self, made: tuple[bytes, bytes], plan: Plan) -> None:
         if self._stopped:

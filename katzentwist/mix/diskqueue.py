@@ -37,6 +37,8 @@ from katzentwist.mix.drops import DropReason
 from katzentwist.mix.scheduler import Entry
 
 BATCH: Final = 64
+MOST: Final = 1 << 21
+"""Packets: 6.6 GB of disk, 0.4 GB of memory. The spec sets no limit; a disk has one, and others live on it too."""
 _HEAD: Final = struct.Struct(">QQII32s")
 _NS: Final = 10**9
 
@@ -76,7 +78,13 @@ class DiskQueue:
     # In ------------------------------------------------------------------------------------------------------------
 
     def push(self, due: float, next_hop: bytes, packet: bytes) -> None:
-        """Add a packet; a packet that is due earlier than the head takes its place."""
+        """Add a packet; a packet that is due earlier than the head takes its place.
+
+        The newest is dropped when there are too many: to take out a random one costs a read and a search.
+        """
+        if len(self) >= MOST:
+            self._lost(DropReason.BOLT_ENQUEUE_FAILED, 1, f"written: {MOST} wait already")
+            return
         self._serial += 1
         entry = (due, self._serial, next_hop, packet)
         if self._head is None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -26,6 +27,15 @@ from katzentwist.node.runtime import Gradual, Repeating, Runtime
 from katzentwist.wire import Command, PeerCredentials, SessionConfig, SessionKind
 from katzentwist.wire.commands import Disconnect
 from katzentwist.wire.legal import GATEWAY_LISTENER, NODE_LISTENER
+
+OTHER_FILES: Final = 8192
+"""Open files that accepted links leave to handshakes, to the links that we dial, and to databases."""
+
+
+def most_links() -> int:
+    """How many links may be accepted: what the open files allow without the others, and at least half of them."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(files // 2, files - OTHER_FILES)
 
 
 @attrs.define(eq=False)
@@ -58,6 +68,7 @@ class Incoming(LinkOwner):
         self.links = LinkRegistry()
         self._peers: dict[ILink, _Peer] = {}
         self._paused: set[ILink] = set()
+        self._most = most_links()
         pipeline.drained = self._read_on
         self._rechecks = Repeating(runtime.reactor, lambda: runtime.debug.reauth_interval / 1000, self.recheck)
         self._judging = Gradual(runtime.reactor, self._recheck)
@@ -78,6 +89,9 @@ class Incoming(LinkOwner):
         return LinkFactory(runtime.context, config, self, limits=runtime.limits, ready=self._ready)
 
     def _ready(self) -> bool:
+        if len(self._peers) >= self._most:
+            self._runtime.metrics.count("incoming_refused_too_many_total")
+            return False
         ready = self._neighbours.ready(*self._runtime.epoch())
         if not ready:
             self._runtime.metrics.count("incoming_refused_no_pki_doc_total")

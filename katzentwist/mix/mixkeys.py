@@ -21,6 +21,9 @@ from katzentwist.sphinx import Geometry
 
 AHEAD: Final = 2
 """A descriptor for epoch e carries the keys of e .. e + AHEAD."""
+MOST_TAGS: Final = 1 << 26
+"""Packets under one key, at most 0.8 GB of memory: 56,000 per second for an epoch of 20 minutes. A key that has seen
+so many unwraps nothing more: to forget tags would open the door to replays."""
 MAGIC: Final = b"KMK1"
 KIND_NIKE, KIND_KEM = 0, 1
 
@@ -69,10 +72,18 @@ class MixKeys:
         return {e: self._keys[e].public for e in range(epoch, epoch + AHEAD + 1)}
 
     def candidates(self, now: int) -> list[MixKey]:
-        """The keys to try, in order: now, the one before, the next (spec: node 3.2); empty without a key for now."""
+        """The keys to try, in order: now, the one before, the next (spec: node 3.2); empty without a key for now.
+
+        Keys that have seen :data:`MOST_TAGS` packets are left out.
+        """
         if now not in self._keys:
             return []
-        return [self._keys[e] for e in (now, now - 1, now + 1) if e in self._keys]
+        held = [self._keys[e] for e in (now, now - 1, now + 1) if e in self._keys]
+        return [key for key in held if len(key.seen) < MOST_TAGS]
+
+    def tags(self) -> int:
+        """Packets that all keys have seen."""
+        return sum(len(key.seen) for key in self._keys.values())
 
     # Persistence over a clean restart (spec: node 3.5) --------------------------------------------------------------
 

@@ -105,6 +105,7 @@ def _show(half: Half) -> None:
     gauge("channel_usage", lambda: len(half.pipeline), channel_name="cryptoworker_incoming")
     gauge("delayed_packets", lambda: len(half.scheduler.queue))
     gauge("incoming_links", lambda: len(half.incoming.links))
+    gauge("replay_tags", half.keys.tags)
 
 
 def advertised_addresses(half: HalfConfig) -> dict[str, list[str]]:

@@ -138,14 +138,19 @@ class Ledger(Generic[T]):
     def __len__(self) -> int:
         return len(self._entries)
 
-    def add(self, number: int, entry: T, now: float) -> None:
-        """Remember a request."""
+    def add(self, number: int, entry: T, now: float) -> list[T]:
+        """Remember a request; those that had to leave before their time."""
         self._entries[number] = (now, entry)
+        forgotten = []
         while self._entries:
-            began, _ = next(iter(self._entries.values()))
-            if began > now - self.lifetime and len(self._entries) <= self.most:
+            began, oldest = next(iter(self._entries.values()))
+            alive = began > now - self.lifetime
+            if alive and len(self._entries) <= self.most:
                 break
             self._entries.popitem(last=False)
+            if alive:
+                forgotten.append(oldest)
+        return forgotten
 
     def take(self, number: int, now: float) -> T | None:
         """The request, which can be answered only once: a second packet by one SURB would be dropped as a replay."""

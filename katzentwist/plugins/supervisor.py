@@ -289,7 +289,10 @@ class PluginService:
             if not free:
                 break
             request, number = self._waiting.popleft(), next(self._numbers)
-            self._ledger.add(number, request, now)
+            forgotten = self._ledger.add(number, request, now)
+            awaited = sum(one.surb is not None for one in forgotten)  # nobody waits for an answer without a SURB
+            if awaited:
+                self.around.metrics.count("plugin_requests_forgotten_total", awaited)
             self.around.metrics.count("kaetzchen_requests_total")
             min(free, key=lambda worker: worker.exchange.load(now)).send(number, request)
         self._watch()

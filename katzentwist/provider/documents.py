@@ -66,6 +66,7 @@ class DocumentDesk:
         """Answer this, after what the client asked for before."""
         reader = self._readers.setdefault(link, _Reader(link))
         if len(reader.answers) >= DOCUMENTS:
+            self._runtime.metrics.count("document_requests_refused_total")
             self.log.debug("a client asks for documents and does not read them: closing")
             link.close()
             return

@@ -9,11 +9,11 @@ from twisted.internet.defer import Deferred
 
 from katzentwist.config.names import MAX_NAME, UserNames
 from katzentwist.config.node import UserPolicy
-from katzentwist.errors import NoSuchUserError, StoreError, UserExistsError
+from katzentwist.errors import NoSuchUserError, SpoolFullError, StoreError, UserExistsError
 from katzentwist.interfaces import ISpool, IUserDB, SpoolEntry
 from katzentwist.logger import ModuleLogger
 from katzentwist.mix.drops import DropReason
-from katzentwist.provider.outage import Outage
+from katzentwist.provider.outage import REMIND, Outage
 from katzentwist.store.turns import Turns
 
 Store = Callable[[bytes], Deferred[None]]
@@ -50,6 +50,7 @@ class Mailbox:
         self._idle_last_time: set[bytes] = set()
         self._user_outage = Outage("user database", seconds)
         self._spool_outage = Outage("spool", seconds)
+        self._warned: float | None = None
 
     async def open(self) -> None:
         """Open the databases and delete queues of users who are gone.
@@ -191,11 +192,21 @@ class Mailbox:
             await store(user)
         except NoSuchUserError:  # removed just now
             return DropReason.GATEWAY_INVALID_RECIPIENT
+        except SpoolFullError as e:
+            self._full(e)
+            return DropReason.GATEWAY_STORE_FAILED
         except StoreError as e:
             self._spool_outage.failed(e)
             return DropReason.GATEWAY_STORE_FAILED
         self._spool_outage.worked()
         return None
+
+    def _full(self, why: SpoolFullError) -> None:
+        """Say so, and not again for a while."""
+        now = self._seconds()
+        if self._warned is None or now - self._warned >= REMIND:
+            self._warned = now
+            self.log.warn("messages are dropped: {why}", why=str(why))
 
     async def first(self, user: bytes) -> tuple[SpoolEntry | None, int]:
         """The entry to push next, and 1 if more follow.

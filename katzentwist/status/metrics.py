@@ -40,11 +40,15 @@ COUNTERS: Final = {
     "handshake_failures_total": "Failed link handshakes",
     "incoming_peer_validation_failures_total": "Peers refused after the handshake",
     "incoming_refused_no_pki_doc_total": "Connections refused for lack of a document",
+    "incoming_refused_too_many_total": "Connections refused because there are as many links as open files allow",
     "outgoing_dial_failures_total": "Failed dials",
+    "document_requests_refused_total": "Clients cut off because they asked for documents and did not read them",
     "plugin_restarts_total": "Plugin processes started again",
+    "plugin_requests_forgotten_total": "Requests whose answer is dropped because a plugin has too many of them",
     "decoy_loops_sent_total": "Loop decoys sent",
     "decoy_loops_completed_total": "Loop decoys that came back",
     "decoy_loops_lost_total": "Loop decoys that did not come back in time",
+    "decoy_loops_left_out_total": "Loop decoys that were not sent because too many were being made",
 }
 SUMMARIES: Final = {
     "ingress_queue_size": "Waiting entries hint at each push to a client",

@@ -36,6 +36,7 @@ GAUGES: Final = {
     "delayed_packets": ("", "Packets that wait for their time, in memory and on disk"),
     "outgoing_links": ("state", "Links to the next layer that are `up`, and those that are `down`"),
     "incoming_links": ("", "Accepted connections"),
+    "replay_tags": ("", "Packets whose tags are remembered, of all mix keys"),
     "clients": ("", "Connected clients"),
     "plugin_processes": ("capability", "Connected processes of a plugin service"),
     "server_selfcheck_sphinx_ops_per_sec_solo": ("", "Packets that one thread unwrapped per second at the start"),

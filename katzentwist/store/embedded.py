@@ -6,15 +6,20 @@ import hmac
 import sqlite3
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from katzentwist.errors import NoIdentityError, NoSuchUserError, UserExistsError
+from katzentwist.errors import NoIdentityError, NoSuchUserError, SpoolFullError, UserExistsError
 from katzentwist.interfaces import ISpool, IUserDB, SpoolEntry
 from katzentwist.store.checks import MAX_NAME, check_key, check_surb_id, check_user
 from katzentwist.store.database import Database, Schema
+
+MOST_ENTRIES: Final = 10_000
+"""Most messages that wait for one user, 26 MB; the newest is refused (spec: provider 4.1 leaves it free)."""
+MOST_BYTES: Final = 8 << 30
+"""Most bytes of all messages: at a gateway without users anybody can make queues."""
 
 SPOOL_SCHEMA = Schema(
     "spool",
@@ -63,6 +68,7 @@ class EmbeddedSpool:
             check_user(user)
             if surb_id is not None:
                 check_surb_id(surb_id)
+            _check_room(db, user)
             db.execute("INSERT INTO entry (user, surb_id, message) VALUES (?, ?, ?)", (user, surb_id, message))
 
         return self._db.run(job)
@@ -203,6 +209,20 @@ class EmbeddedUserDB:
     def close(self) -> Deferred[None]:
         """Close the file."""
         return self._db.close()
+
+
+def _check_room(db: sqlite3.Connection, user: bytes) -> None:
+    """:raises SpoolFullError: the user has too many messages, or all have."""
+    query = "SELECT count(*) FROM (SELECT 1 FROM entry WHERE user = ? LIMIT ?)"
+    ((waiting,),) = db.execute(query, (user, MOST_ENTRIES))
+    if waiting >= MOST_ENTRIES:
+        raise SpoolFullError(f"{MOST_ENTRIES} messages wait for one user")
+    ((used,),) = db.execute(
+        "SELECT (page_count - freelist_count) * page_size "
+        "FROM pragma_page_count, pragma_freelist_count, pragma_page_size"
+    )
+    if used >= MOST_BYTES:
+        raise SpoolFullError(f"the spool has {MOST_BYTES >> 20} MiB")
 
 
 def _first(db: sqlite3.Connection, user: bytes) -> tuple[SpoolEntry | None, int]:

@@ -41,6 +41,8 @@ ANSWER_LIMIT: Final = 64 * 1024
 """Most bytes of an answer; the rest is not read."""
 AT_ONCE: Final = 64
 """Most questions under way; a service that hangs does not cost us all our sockets."""
+WAITING: Final = 10_000
+"""Most questions that wait for their turn; more fail at once."""
 X25519_SIZE: Final = 32
 
 READ_ONLY: Final = "Not implemented: External authentication is enabled, you can not modify users"
@@ -153,6 +155,8 @@ class HTTPUserDB:
 
     async def _ask(self, name: str, fields: Mapping[str, bytes]) -> tuple[int, bytes]:
         """Status and body, within :data:`TIMEOUT`."""
+        if len(self._places.waiting) >= WAITING:
+            raise StoreError(f"more than {WAITING} questions wait for the user service")
         asked = Deferred.fromCoroutine(self._post_in_turn(name, encode_form(fields)))
         asked.addTimeout(TIMEOUT, self._reactor)
         try:

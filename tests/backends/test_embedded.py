@@ -14,9 +14,9 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 import katzentwist
-from katzentwist.errors import StoreError
+from katzentwist.errors import SpoolFullError, StoreError
 from katzentwist.interfaces import SpoolEntry
-from katzentwist.store import database
+from katzentwist.store import database, embedded
 from katzentwist.store.embedded import EmbeddedSpool, EmbeddedUserDB
 
 from .conformance import KEY, SpoolConformance, UserConformance, fails
@@ -51,6 +51,32 @@ class EmbeddedSpoolTests(SpoolConformance, _Files):
             await spool.store_message(user, user)
         await spool.vacuum({b"bob".ljust(32, b"\0"), b"carol"})
         self.assertEqual(set(await spool.users()), {b"bob", b"carol"})
+
+    async def test_full_for_one(self) -> None:
+        """A user with too many messages gets no more until one is gone; others do."""
+        self.patch(embedded, "MOST_ENTRIES", 3)
+        spool = await self.make()
+        for number in range(3):
+            await spool.store_message(b"alice", bytes([number]))
+        await self.assertFailure(spool.store_message(b"alice", b"one too many"), SpoolFullError)
+        await self.assertFailure(spool.store_surb_reply(b"alice", bytes(16), b"as well"), SpoolFullError)
+        await spool.store_message(b"bob", b"for another")
+        entry, _ = await spool.get(b"alice", True)
+        self.assertEqual(entry.message, bytes([1]))
+        await spool.store_message(b"alice", b"room again")
+
+    async def test_full_for_all(self) -> None:
+        """A file that is too large takes nothing more, for whomever, until something is deleted."""
+        spool = await self.make()
+        self.patch(embedded, "MOST_BYTES", 1 << 20)
+        stored = 0
+        with self.assertRaises(SpoolFullError):
+            for number in range(1000):
+                await spool.store_message(str(number).encode(), bytes(2600))
+                stored += 1
+        self.assertTrue(200 < stored < 400, stored)
+        await spool.vacuum({b"1"})
+        await spool.store_message(b"new", bytes(2600))
 
 
 class EmbeddedUserTests(UserConformance, _Files):

@@ -15,6 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from katzentwist.clock import Epochs
 from katzentwist.config.halves import Kind
 from katzentwist.errors import SphinxError
+from katzentwist.mix import decoy
 from katzentwist.mix.decoy import DecoyCore, DecoySource, make_packet
 from katzentwist.mix.drops import DropReason
 from katzentwist.mix.mixkeys import MixKeys
@@ -257,6 +258,24 @@ class SourceTests(SynchronousTestCase):
         self.assertEqual(rig.metrics.value("decoy_loops_sent_total"), len(rig.packets))
         source.stop()
         self.assertEqual(rig.reactor.getDelayedCalls(), [])
+
+    def test_slow(self) -> None:
+        """Where packets can not be made as fast as they should leave, some are left out, and counted."""
+        self.patch(decoy, "MAKING", 2)
+        net, rig = Net(), Source(1)
+        source = rig.build(net)
+        made: list[Deferred[Any]] = []
+        self.patch(source._runtime.workers, "run", lambda *_: made.append(Deferred()) or made[-1])
+        source.use(net)  # type: ignore[arg-type]
+        rig.reactor.pump([0.05] * 40)
+        left_out = rig.metrics.value("decoy_loops_left_out_total")
+        self.assertEqual(len(made), 2)
+        self.assertGreater(left_out, 5)
+        made[0].errback(SphinxError("not this one"))
+        made[1].callback((bytes(GEOMETRY.packet_length), b""))
+        rig.reactor.pump([0.05] * 40)
+        self.assertEqual((len(made), len(rig.packets)), (4, 1))
+        source.stop()
 
     def test_pauses(self) -> None:
         """No document, one of another epoch, or a rate of 0: nothing; a new document restarts the wait."""

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from katzentwist.errors import StoreError
+from katzentwist.mix import diskqueue
 from katzentwist.mix.diskqueue import BATCH, DiskQueue
 from katzentwist.mix.drops import DropReason
 from katzentwist.mix.scheduler import MemoryQueue
@@ -41,6 +42,17 @@ class DiskQueueTests(SynchronousTestCase):
         queue = DiskQueue(self.path, SIZE, self.dropped, slack)
         self.addCleanup(queue.close)
         return queue
+
+    def test_full(self) -> None:
+        """The newest is dropped and counted; what waits is not touched."""
+        self.patch(diskqueue, "MOST", BATCH + 3)
+        queue = self.queue()
+        for number in range(BATCH + 5):
+            queue.push(float(number), HOP, bytes([number]) * SIZE)
+        self.assertEqual((len(queue), self.drops), (BATCH + 3, {DropReason.BOLT_ENQUEUE_FAILED: 2}))
+        self.assertEqual([entry[3][0] for entry in queue.pop_due(1e9, 1000)], list(range(BATCH + 3)))
+        queue.push(0.0, HOP, bytes(SIZE))
+        self.assertEqual(len(queue), 1)
 
     @settings(max_examples=150, deadline=None)
     @given(

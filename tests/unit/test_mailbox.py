@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from twisted.internet.defer import Deferred
+from types import SimpleNamespace
+
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from katzentwist.config.node import UserPolicy
-from katzentwist.errors import StoreError
+from katzentwist.errors import SpoolFullError, StoreError
 from katzentwist.mix.drops import DropReason
 from katzentwist.provider.mailbox import Mailbox
 from katzentwist.provider.outage import Outage
@@ -143,6 +145,20 @@ class StoringTests(MailboxCase):
             database.failing = False
             self.assertIsNone(self.result(self.mailbox.store_message(b"alice", b"x")))
         self.assertEqual(len(self.woken), 2)
+
+    def test_full(self) -> None:
+        """No room: the message is dropped and counted, and that is said once a minute; the database is well."""
+
+        def full(user: bytes, message: bytes) -> Deferred[None]:
+            return fail(SpoolFullError("3 messages wait for one user"))
+
+        self.patch(self.spool, "store_message", full)
+        said: list[str] = []
+        self.patch(self.mailbox, "log", SimpleNamespace(warn=lambda text, why: said.append(why)))
+        for seconds in (0, 1, 58, 2):
+            self.clock.advance(seconds)
+            self.assertIs(self.result(self.mailbox.store_message(b"alice", b"x")), DropReason.GATEWAY_STORE_FAILED)
+        self.assertEqual(said, ["3 messages wait for one user"] * 2)
 
     def test_order_and_patience(self) -> None:
         """One at a time for a user; who waited too long is dropped, others are not held up."""

@@ -145,6 +145,19 @@ class AdmissionTests(IncomingCase):
         self.assertEqual((caller.link, caller.ended), (None, True))
         self.assertEqual(metrics.value("incoming_refused_no_pki_doc_total"), before + 1)
 
+    def test_too_many(self) -> None:
+        """As many links as there may be: the next one is refused, and counted; one that goes makes room."""
+        incoming = self.net.gateway.half.incoming
+        first = self.call(self.net.gateway, b"q" * 32)
+        self.patch(incoming, "_most", len(incoming.links))
+        metrics = self.net.gateway.metrics
+        second = self.call(self.net.gateway, b"r" * 32)
+        self.assertEqual((second.link, second.ended, first.ended), (None, True, False))
+        self.assertEqual(metrics.value("incoming_refused_too_many_total"), 1)
+        first.link.close()
+        self.net.run(0)
+        self.assertIsNotNone(self.call(self.net.gateway, b"s" * 32).link)
+
     def test_reauthentication(self) -> None:
         """A node that is in no document any more is cut off within ReauthInterval; clients stay."""
         client = self.call(self.net.gateway, b"q" * 32)

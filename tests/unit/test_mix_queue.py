@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from katzentwist.crypto.native import native
 from katzentwist.errors import ConfigError
+from katzentwist.mix import mixkeys
 from katzentwist.mix import scheduler as scheduler_module
 from katzentwist.mix.drops import DropReason, drop
 from katzentwist.mix.mixkeys import MixKeys
@@ -209,6 +210,15 @@ class MixKeyTests(SynchronousTestCase):
         self.keys.generate(11)
         self.assertEqual([k.epoch for k in self.keys.candidates(11)], [11, 10, 12])
         self.assertEqual(self.keys.candidates(20), [])
+
+    def test_full(self) -> None:
+        """A key that has seen too many packets unwraps none; its tags stay, and other keys do their work."""
+        self.patch(mixkeys, "MOST_TAGS", 3)
+        (key,) = [k for k in self.keys.candidates(11) if k.epoch == 11]
+        key.seen.test_and_set([bytes([number]) * 32 for number in range(3)])
+        self.assertEqual([k.epoch for k in self.keys.candidates(11)], [10, 12])
+        self.assertEqual(key.seen.test_and_set([bytes(32)]), [True])
+        self.assertEqual(self.keys.tags(), 3)
 
     def test_prune(self) -> None:
         """Keys before now - 1 are forgotten."""

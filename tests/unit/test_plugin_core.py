@@ -112,9 +112,9 @@ class LedgerTests(SynchronousTestCase):
     def test_bounds(self) -> None:
         """The oldest ones leave."""
         ledger: Ledger[str] = Ledger(lifetime=10.0, most=3)
-        for number in range(5):
-            ledger.add(number, str(number), float(number))
+        forgotten = [ledger.add(number, str(number), float(number)) for number in range(5)]
+        self.assertEqual(forgotten, [[], [], [], ["0"], ["1"]])
         self.assertEqual([ledger.take(n, 5.0) for n in range(5)], [None, None, "2", "3", "4"])
         ledger.add(6, "x", 6.0)
-        ledger.add(7, "y", 20.0)
+        self.assertEqual(ledger.add(7, "y", 20.0), [])  # the other one was too old
         self.assertEqual(len(ledger), 1)

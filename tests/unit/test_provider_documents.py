@@ -34,7 +34,8 @@ class DeskCase(SynchronousTestCase):
         """A desk with the document of epoch 7."""
         self.clock = Clock()
         self.documents: dict[int, Any] = {7: signed(RAW)}
-        self.desk = DocumentDesk(runtime(self.clock), lambda epoch: self.documents.get(epoch, ConsensusCode.NOT_FOUND))
+        self.runtime = runtime(self.clock)
+        self.desk = DocumentDesk(self.runtime, lambda epoch: self.documents.get(epoch, ConsensusCode.NOT_FOUND))
 
     def ask(self, link: FakeLink, command: GetConsensus | GetConsensus2) -> list[Any]:
         """What a client gets that asks this."""
@@ -101,6 +102,7 @@ class DocumentTests(DeskCase):
         for _ in range(documents.DOCUMENTS + 1):
             self.desk.ask(link, GetConsensus(epoch=7))
         self.assertTrue(link.closed)
+        self.assertEqual(self.runtime.metrics.value("document_requests_refused_total"), 1)
 
 
 class BusyLink(FakeLink):
