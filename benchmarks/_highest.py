@@ -46,16 +46,19 @@ def last_drop(part: Part) -> float:
     return next(at for at, drops in part.dropped if drops == part.dropped[-1][1]) if part.drops else 0.0
 
 
+def after(part: Part) -> list[tuple[float, float]]:
+    """(seconds since the end of the load, lateness) of the packets that were fed then, in this order."""
+    pairs = zip(part.fed, part.late, strict=True)
+    return sorted((fed - part.ended, late) for fed, late in pairs if fed >= part.ended)
+
+
 def on_time(part: Part) -> float:
-    """Seconds from the end of the load on which 99 % of all packets were at most :data:`WELL` late."""
+    """Seconds from the end of the load on which 99 % of the packets that were fed were at most :data:`WELL` late."""
     found, late = part.dropped[-1][0], 0
-    backwards = zip(reversed(part.arrived), reversed(part.late), strict=True)
-    for count, (arrived, lateness_of) in enumerate(backwards, 1):
-        if arrived < part.ended:
-            break
+    for count, (since, lateness_of) in enumerate(reversed(after(part)), 1):
         late += lateness_of > WELL
         if late <= 0.01 * count:
-            found = arrived - part.ended
+            found = since
     return found
 
 
@@ -95,15 +98,10 @@ async def highest(rig: Rig, seconds: float, candidate: float | None) -> dict[str
             "memory MiB at the end": mib(end),
             "last drop seen s after its end": round(last_drop(over), 2),
             "on time again s after its end": round(on_time(over), 2),
-            **lateness(over.late[_until(over) :], "after it, "),
+            **lateness([late for _, late in after(over)], "fed after its end: "),
         },
         "verdicts": [attrs.asdict(verdict) for verdict in verdicts],
     }
-
-
-def _until(part: Part) -> int:
-    """How many packets came before the end of the load."""
-    return sum(arrived <= part.ended for arrived in part.arrived)
 
 
 async def _part(rig: Rig, rate: float, seconds: float, tail: float = 0.0) -> Part:

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from array import array
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -47,7 +47,7 @@ class Part:
     :ivar unexplained: packets that neither came nor were counted as dropped; with the warm-up.
     :ivar drops: by reason; with the warm-up.
     :ivar late: of each packet, in order of arrival.
-    :ivar arrived: when, in monotonic seconds.
+    :ivar fed: when it was given to its link, in monotonic seconds.
     :ivar half: place in *late* at half-time.
     :ivar ended: when the load ended.
     :ivar memory: of the node, in order of time.
@@ -66,7 +66,7 @@ class Part:
     unexplained: int
     drops: dict[str, int]
     late: array[float] = attrs.field(repr=False)
-    arrived: array[float] = attrs.field(repr=False)
+    fed: array[float] = attrs.field(repr=False)
     half: int
     ended: float
     memory: list[int] = attrs.field(repr=False)
@@ -111,7 +111,7 @@ class Part:
         }
 
 
-def lateness(late: array[float], prefix: str = "") -> dict[str, float]:
+def lateness(late: Iterable[float], prefix: str = "") -> dict[str, float]:
     """Median, 99 % and maximum, in ms."""
     ordered = sorted(late) or [0.0]
     return {
@@ -206,7 +206,7 @@ class Rig:
             unexplained=traffic.missing - dropped[-1][1],
             drops={reason: n - before.get(reason, 0) for reason, n in drops.items() if n > before.get(reason, 0)},
             late=traffic.late[begin.received :],
-            arrived=traffic.arrived[begin.received :],
+            fed=traffic.fed[begin.received :],
             half=half - begin.received,
             ended=ended,
             memory=memory,

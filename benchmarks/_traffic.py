@@ -24,8 +24,9 @@ class Traffic:
     :ivar held: packets that were due while their link was full: the node did not take them.
     :ivar received: packets that came as they should.
     :ivar wrong: what came and should not: changed, twice, never sent, at another neighbour.
-    :ivar arrived: when each packet came, in monotonic seconds.
-    :ivar late: how much later than it was due, counted from the moment when it was given to its link.
+    :ivar late: of each packet, in order of arrival, how much later it came than it was due: its delay after it was
+        given to its link. So the time in the buffers of the kernel counts.
+    :ivar fed: when it was given to its link, in monotonic seconds.
     """
 
     def __init__(self, senders: Sequence[Neighbour], receivers: Sequence[Neighbour]) -> None:
@@ -42,7 +43,7 @@ class Traffic:
         self._due = array("d", bytes(8 * len(packets)))
         self.position = 0
         self.sent = self.held = self.received = 0
-        self.arrived, self.late = array("d"), array("d")
+        self.late, self.fed = array("d"), array("d")
 
     @property
     def missing(self) -> int:
@@ -80,7 +81,8 @@ class Traffic:
 
     def _took(self, receiver: int, _: Neighbour, packets: list[bytes]) -> None:
         now = time.monotonic()
-        first, due, receivers = self._packets.first, self._due, len(self._receivers)
+        first, due, delays = self._packets.first, self._due, self._packets.delays
+        receivers = len(self._receivers)
         for packet in packets:
             number = self._read(packet)
             at = number - first
@@ -88,8 +90,8 @@ class Traffic:
                 self.wrong += 1
                 continue
             self.received += 1
-            self.arrived.append(now)
             self.late.append(now - due[at])
+            self.fed.append(due[at] - delays[at] / 1000)
             due[at] = 0.0
 
 

@@ -155,7 +155,7 @@ def part(**changes: Any) -> Part:
         "unexplained": 0,
         "drops": {},
         "late": array("d", [0.001] * 100),
-        "arrived": array("d", [at / 100 for at in range(100)]),
+        "fed": array("d", [at / 100 for at in range(100)]),
         "half": 50,
         "ended": 0.5,
         "memory": [1],
@@ -183,7 +183,7 @@ class PartTests(SynchronousTestCase):
         self.assertEqual(last_drop(part()), 0.0)
 
     def test_recovered_when_nothing_is_late(self) -> None:
-        """The last late packet came 0.2 s after the end."""
+        """The last late packet was fed 0.2 s after the end."""
         late = array("d", [0.3 if at <= 70 else 0.001 for at in range(100)])
         self.assertAlmostEqual(on_time(part(late=late)), 0.21)
 
