@@ -175,6 +175,7 @@ class ArqTests(DaemonTestCase):
 
     def test_cancelled_while_a_packet_is_made(self) -> None:
         """Nobody waits for its reply."""
+        self.network.loss = 1.0
         app = self.side.app()
         self.side.delay(3.0)
         id_ = app.send(1, reliable=True)

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from katzentwist.client import events, replies
 from katzentwist.client._core import ClientCore, Phase
-from katzentwist.client.compose import ComposeError, Outgoing
+from katzentwist.client.compose import Composed, ComposeError, Outgoing
 from katzentwist.client.core import Client, Listener, proxied_transports, tor_login
 from katzentwist.client.documents import Documents
 from katzentwist.client.gateways import Backoff, Credentials, listed_target
@@ -206,6 +206,17 @@ class CoreTests(SynchronousTestCase):
         self.assertEqual(core.unix_time(), self.network.clock.wallclock())
         core = self.connected(config=self.network.config(time_sync=True))
         self.assertEqual(core.unix_time(), self.network.clock.wallclock() - 7)
+
+    def test_packet_of_another_session(self) -> None:
+        """What was made for a session that is gone is not sent in the next: its SURB leads to the old queue."""
+        core = self.connected()
+        message = Outgoing(destination=b"n" * 32, recipient=b"+echo", payload=b"", surb_id=b"s" * 16)
+        made = Composed(packet=b"", surb_keys=b"", reply_eta=2.0)
+        old = attrs.evolve(core.origin(), session=core.origin().session - 1)
+        error = self.assertRaises(ComposeError, core.sent, old, message, made)
+        self.assertEqual((error.reply_eta, len(core.replies)), (2.0, 0))
+        core.sent(core.origin(), message, made)
+        self.assertEqual(len(core.replies), 1)
 
     def test_nothing_after_stop(self) -> None:
         """A stopped core asks for nothing."""
