@@ -38,9 +38,9 @@ def compare(
             say(f"{name}: {runs[name][-1][CPU]} us of CPU per packet, lost {runs[name][-1]['lost']}")
     figures: dict[str, Any] = {}
     for name, of_one in runs.items():
-        figures[f"{name}: {CPU}, median"] = statistics.median(run[CPU] for run in of_one)
+        figures[f"{name}: {CPU}, median"] = round(statistics.median(run[CPU] for run in of_one), 1)
         figures[f"{name}: all"] = [run[CPU] for run in of_one]
-        figures[f"{name}: lateness ms 99%, median"] = statistics.median(run["lateness ms 99%"] for run in of_one)
+        figures[f"{name}: lateness ms 99%, all"] = [run["lateness ms 99%"] for run in of_one]
         figures[f"{name}: lost"] = sum(run["lost"] for run in of_one)
     medians = [figures[f"{name}: {CPU}, median"] for name in runs]
     ratio = round(max(medians) / min(medians), 3)
