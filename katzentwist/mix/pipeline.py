@@ -173,7 +173,6 @@ class Pipeline:
     ) -> None:
         replayed = self._replays(results, keys)
         self._runtime.metrics.count("sphinx_unwraps_total", len(results))
-        now = self._runtime.clock.monotonic()
         for result, (arrival, from_client), again in zip(results, arrivals, replayed, strict=True):
             if again:
                 continue
@@ -183,7 +182,8 @@ class Pipeline:
                 if isinstance(delay, DropReason):
                     drop(self._runtime.metrics, delay)
                 else:
-                    self._schedule(delay, result[3], result[5], now)  # type: ignore[arg-type]
+                    # From when its batch began: that others were unwrapped with it must not delay it.
+                    self._schedule(delay, result[3], result[5], began)  # type: ignore[arg-type]
             else:
                 self._end(Kind(kind), result, arrival, from_client, began)
         self._after_batch()

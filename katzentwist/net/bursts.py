@@ -11,13 +11,14 @@ While there is more traffic than an event per millisecond the set is not watched
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
-from twisted.internet.interfaces import IDelayedCall, IReactorFDSet, IReadDescriptor
+from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from katzentwist.clock import MARK, mark
+from katzentwist.clock import MARK
 from katzentwist.crypto.native import native
 
 QUIET = 3
@@ -35,21 +36,62 @@ class Reader(Protocol):
 
 
 @implementer(IReadDescriptor)
-class BurstReader:
-    """The links of one reactor. Opens its epoll set with the first, closes it with the last."""
+class Marks:
+    """Calls a function at each mark. A timer of the reactor would come up to two ms late: epoll counts whole ones."""
 
-    def __init__(self, reactor: Any) -> None:
-        self._reactor = reactor
+    def __init__(self, reactor: Any, function: Callable[[], None]) -> None:
+        self._reactor, self._function = reactor, function
+        self._timer: Any = None  # Marks of the native core
+
+    def start(self) -> None:
+        """From the next mark on."""
+        self._timer = native.Marks()  # type: ignore[union-attr]
+        self._timer.start()
+        self._reactor.addReader(self)
+
+    def stop(self) -> None:
+        """Call no more."""
+        self._reactor.removeReader(self)
+        self._timer = None
+
+    def fileno(self) -> int:
+        """The timer's descriptor."""
+        return -1 if self._timer is None else int(self._timer.fileno())
+
+    def doRead(self) -> None:
+        """A mark, or several that were missed."""
+        if self._timer is not None and self._timer.passed():
+            self._function()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Called by a reactor that ends."""
+
+    def logPrefix(self) -> str:
+        """For Twisted's log."""
+        return type(self).__name__
+
+
+@implementer(IReadDescriptor)
+class BurstReader:
+    """The links of one reactor. Opens its epoll set with the first, closes it with the last.
+
+    :param marks: makes what calls at each mark.
+    :param eager: read at every event, at any price.
+    """
+
+    def __init__(self, reactor: Any, marks: Callable[..., Any] = Marks, *, eager: bool = False) -> None:
+        self._reactor, self._eager = reactor, eager
         self._links: Any = None  # a LinkSet of the native core
         self._readers: dict[int, Reader] = {}
-        self._mark = 0.0
-        self._timer: IDelayedCall | None = None
+        self._marks = marks(reactor, self._marked)
+        self._at_marks = False
+        self._not_before = 0.0
         self._quiet = 0
 
     @classmethod
-    def of(cls, reactor: Any) -> BurstReader | None:
+    def of(cls, reactor: Any, **kwargs: Any) -> BurstReader | None:
         """One for this reactor; None where there is no epoll, or when the reactor (a fake clock) watches nothing."""
-        return cls(reactor) if hasattr(native, "LinkSet") and IReactorFDSet.providedBy(reactor) else None
+        return cls(reactor, **kwargs) if hasattr(native, "LinkSet") and IReactorFDSet.providedBy(reactor) else None
 
     def __len__(self) -> int:
         return len(self._readers)
@@ -81,30 +123,33 @@ class BurstReader:
         return -1 if self._links is None else int(self._links.fileno())
 
     def doRead(self) -> None:
-        """Read, or wait for the next mark if this one comes too early; what is too much for one read comes then too."""
+        """Read; or leave it to the next mark if the last event is not long ago, or too much has come for once."""
         now = self._reactor.seconds()
-        if now >= self._mark:
+        if self._eager or now >= self._not_before:
+            self._not_before = now + MARK
             self._read(now)
             if self._links is None or not self._links.waiting:
                 return
         self._reactor.removeReader(self)
+        self._marks.start()
+        self._at_marks = True
         self._quiet = 0
-        self._timer = self._reactor.callLater(max(0.0, self._mark - now), self._marked)
 
     def _marked(self) -> None:
-        self._timer = None
-        now, links = self._reactor.seconds(), self._links
-        self._quiet = 0 if self._read(now) else self._quiet + 1
-        if self._links is not links:  # the last link has left, and perhaps another first one come
-            return
-        if self._quiet < QUIET:
-            self._timer = self._reactor.callLater(max(0.0, self._mark - now), self._marked)
-        else:
+        links = self._links
+        self._quiet = 0 if self._read(self._reactor.seconds()) else self._quiet + 1
+        # Unless the last link has left, and perhaps another first one come.
+        if self._links is links and self._quiet == QUIET:
+            self._leave_marks()
             self._reactor.addReader(self)
+
+    def _leave_marks(self) -> None:
+        if self._at_marks:
+            self._at_marks = False
+            self._marks.stop()
 
     def _read(self, now: float) -> bool:
         """Let everyone read who can; whether something came."""
-        self._mark = mark(now + MARK / 2)
         if self._links is None:
             return False
         came = self._links.read()
@@ -117,9 +162,7 @@ class BurstReader:
 
     def connectionLost(self, reason: Failure | None = None) -> None:
         """The last link is gone, or the reactor ends."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._leave_marks()
         self._reactor.removeReader(self)
         self._links = None
 

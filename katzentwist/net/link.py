@@ -17,6 +17,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from katzentwist.crypto.native import native
 from katzentwist.errors import HandshakeError, WireError
 from katzentwist.net import tcp
 from katzentwist.net.limits import HalfOpen, HandshakeLimits
@@ -82,6 +83,8 @@ class LinkProtocol(Protocol):
         self._holds = 0
         self._paused = False
         self._fd = -1
+        self._direct: tuple[Any, int, int] | None = None
+        """How to seal packets and write them in one, while that may be done."""
         self._in_burst = False
         self._full = False
         """Whether the transport's buffer is."""
@@ -125,14 +128,15 @@ class LinkProtocol(Protocol):
 
     def sendPackets(self, packets: Sequence[bytes]) -> bool:
         """See ILink."""
-        session, transport = self._session, self.transport
-        if self._closing or not session.is_open:
+        transport = self.transport
+        if self._direct is not None and self.writable and not (transport.dataBuffer or transport._tempDataBuffer):
+            if left := native.send_packets(self._fd, packets, *self._direct):  # type: ignore[union-attr]
+                transport.write(left)  # meets the error again if it was one
+            return True
+        if self._closing or not self._session.is_open:
             return False
-        if self._fd < 0 or not self.writable or transport.dataBuffer or transport._tempDataBuffer:
-            session.send_packets(packets)
-            self._flush()
-        elif left := tcp.send_packets(self._fd, *session.sealing(packets)):
-            transport.write(left)
+        self._session.send_packets(packets)
+        self._flush()
         return True
 
     def pause(self) -> None:
@@ -238,7 +242,7 @@ class LinkProtocol(Protocol):
                 timer.cancel()
         self._timer = self._write_timer = self._close_timer = None
         self._closing = True
-        self._fd = -1
+        self._fd, self._direct = -1, None
         lost = reason.value if isinstance(reason.value, Exception) else WireError("connection lost")
         self._owner.closed(self, self._reason or lost)
 
@@ -287,6 +291,8 @@ class LinkProtocol(Protocol):
             case Established():
                 self.established = True
                 self._fd = self._socket()
+                if self._fd >= 0:
+                    self._direct = self._session.sealing()
                 self._leave_limits()
                 self._flush()
                 self._owner.established(self)
@@ -385,6 +391,7 @@ class LinkProtocol(Protocol):
         if self._closing:
             return
         self._closing = True
+        self._direct = None
         self._reason = reason
         self._leave_burst()
         self._leave_limits()

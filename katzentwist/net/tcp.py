@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import socket
-from collections.abc import Sequence
 from typing import Any, Protocol
 
 from twisted.internet.endpoints import (
@@ -21,7 +20,6 @@ from twisted.internet.endpoints import (
 from twisted.internet.interfaces import IStreamClientEndpoint, IStreamServerEndpoint
 from twisted.internet.tcp import Connection
 
-from katzentwist.crypto.native import native
 from katzentwist.errors import ConfigError
 from katzentwist.net.address import Address
 from katzentwist.randomness import SystemRandom
@@ -163,13 +161,3 @@ def write(transport: Any, data: bytes) -> None:
             return
         data = data[sent:]
     transport.write(data)
-
-
-def send_packets(fd: int, sealer: Any, packets: Sequence[bytes], pad_to: int) -> bytes:
-    """Seal packets and write them at once, without Twisted, before which nothing may wait.
-
-    :param sealer: the native RecordSealer of the session.
-    :returns: what the socket did not take; an error of it comes again where Twisted writes that.
-    """
-    left: bytes = native.send_packets(fd, sealer, packets, pad_to)  # type: ignore[union-attr]
-    return left

@@ -207,23 +207,23 @@ class Session:
         :raises WireError: the session is not open.
         :raises CommandError: a packet does not have PL bytes, or this is no mixnet session.
         """
-        _, packets, pad_to = self.sealing(packets)
-        self._out.add_packets(packets, pad_to)
-
-    def sealing(self, packets: Sequence[bytes]) -> tuple[Any, Sequence[bytes], int]:
-        """Instead of :meth:`send_packets`, for who seals and writes in one: (RecordSealer, packets, padded size).
-
-        Nothing may wait in :meth:`data_to_send` then, :attr:`has_more` must be false.
-
-        :raises WireError, CommandError: as :meth:`send_packets`.
-        """
         self._require(Phase.OPEN)
-        sizes = self._config.sizes
-        length = sizes.packet_length if self._config.kind is SessionKind.MIXNET else -1
+        length = self._packet_length()
         for packet in packets:
             if len(packet) != length:
                 raise CommandError("not a packet of this network, or not a mixnet session")
-        return self._out.sealer, packets, sizes.up
+        self._out.add_packets(packets, self._config.sizes.up)
+
+    def _packet_length(self) -> int:
+        return self._config.sizes.packet_length if self._config.kind is SessionKind.MIXNET else -1
+
+    def sealing(self) -> tuple[Any, int, int]:
+        """Instead of :meth:`send_packets`, for who seals and writes in one: (RecordSealer, packet length, padded size).
+
+        To be used while the session is open, nothing waits in :meth:`data_to_send` and :attr:`has_more` is false.
+        """
+        self._require(Phase.OPEN)
+        return self._out.sealer, self._packet_length(), self._config.sizes.up
 
     @property
     def has_more(self) -> bool:

@@ -15,6 +15,8 @@ mod py_bytes;
 mod py_keys;
 #[cfg(target_os = "linux")]
 mod py_links;
+#[cfg(target_os = "linux")]
+mod py_marks;
 mod py_records;
 mod py_sphinx;
 mod python;
@@ -27,7 +29,7 @@ mod x25519;
 use pyo3::prelude::*;
 
 /// Counts changes of what this module offers; katzentwist/crypto/native.py refuses another number.
-const INTERFACE: u32 = 4;
+const INTERFACE: u32 = 5;
 
 /// Which code runs on this processor.
 #[pyfunction]
@@ -64,6 +66,8 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(py_links::send_packets, module)?)?;
     #[cfg(target_os = "linux")]
     module.add_class::<py_links::LinkSet>()?;
+    #[cfg(target_os = "linux")]
+    module.add_class::<py_marks::Marks>()?;
     module.add_class::<py_records::RecordSealer>()?;
     module.add_class::<py_records::RecordOpener>()?;
     module.add_class::<replay::ReplaySet>()?;

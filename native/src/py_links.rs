@@ -3,7 +3,9 @@
 //! Everything here keeps the interpreter lock: no call blocks, and none works longer than a fraction of a millisecond.
 
 use crate::py_records::{RecordOpener, RecordSealer};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyList};
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
@@ -14,10 +16,10 @@ use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::mem::MaybeUninit;
 
-/// What one link reads in its turn: some twenty packets.
+/// What one link reads before others have their turn: some twenty packets.
 const READ_SIZE: usize = 1 << 16;
-/// After so many bytes the other links wait for the next call, and come first then.
-const READ_AT_ONCE: usize = 1 << 17;
+/// What all links read in one call, more or less: 170 packets, 0.6 ms of work. Who had no turn comes first in the next.
+const READ_AT_ONCE: usize = 1 << 19;
 const EVENTS: usize = 256;
 const AT_ONCE: Timespec = Timespec {
     tv_sec: 0,
@@ -123,18 +125,14 @@ impl LinkSet {
         !self.ready.is_empty()
     }
 
-    /// Read once from every link that has something, and open what is complete.
+    /// Read from all links that have something, in turn, and open what is complete.
     fn read<'py>(&mut self, py: Python<'py>) -> PyResult<Vec<Came<'py>>> {
         self.ask()?;
         let mut out = Vec::new();
         let mut bytes = 0;
-        for _ in 0..self.ready.len() {
-            if bytes >= READ_AT_ONCE {
-                break;
-            }
-            let Some(Ready { fd, ended }) = self.ready.pop_front() else {
-                break;
-            };
+        while bytes < READ_AT_ONCE
+            && let Some(Ready { fd, ended }) = self.ready.pop_front()
+        {
             let Some(link) = self.links.get(&fd) else {
                 continue;
             };
@@ -207,16 +205,21 @@ impl Link {
     }
 }
 
-/// Seal SendPacket commands with these packets, padded to *pad_to* bytes, and write them: what the socket did not take.
+/// Seal SendPacket commands with these packets of *length* bytes, padded to *pad_to*, and write them: what the socket
+/// did not take.
 #[pyfunction]
 pub fn send_packets<'py>(
     py: Python<'py>,
     fd: RawFd,
+    packets: Vec<PyBackedBytes>,
     sealer: &mut RecordSealer,
-    packets: &Bound<'py, PyAny>,
+    length: usize,
     pad_to: usize,
 ) -> PyResult<Bound<'py, PyBytes>> {
-    let records = sealer.packets(py, packets, pad_to)?;
+    if packets.iter().any(|packet| packet.len() != length) {
+        return Err(PyValueError::new_err("not a packet of this network"));
+    }
+    let records = sealer.packets(py, &packets, pad_to)?;
     let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
     // Full, or an error that comes again, and is dealt with, when Twisted writes.
     let sent = rustix::net::send(borrow(fd)?, &records, flags).unwrap_or(0);

@@ -63,7 +63,10 @@ impl RecordSealer {
         packets: &Bound<'py, PyAny>,
         pad_to: usize,
     ) -> PyResult<Bound<'py, PyBytes>> {
-        Ok(PyBytes::new(py, &self.packets(py, packets, pad_to)?))
+        Ok(PyBytes::new(
+            py,
+            &self.packets(py, &collect(packets)?, pad_to)?,
+        ))
     }
 
     /// The head of a record for a command of size bytes, which comes piece by piece.
@@ -98,12 +101,11 @@ impl RecordSealer {
     pub fn packets(
         &mut self,
         py: Python<'_>,
-        packets: &Bound<'_, PyAny>,
+        packets: &[PyBackedBytes],
         pad_to: usize,
     ) -> PyResult<Vec<u8>> {
-        let packets = collect(packets)?;
         let size = packets.len().saturating_mul(pad_to);
-        run(py, size, || self.0.seal_packets(&packets, pad_to)).map_err(CryptoError::new_err)
+        run(py, size, || self.0.seal_packets(packets, pad_to)).map_err(CryptoError::new_err)
     }
 }
 

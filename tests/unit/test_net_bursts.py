@@ -17,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer
 
 from katzentwist import net
-from katzentwist.clock import SystemClock
+from katzentwist.clock import SystemClock, mark
 from katzentwist.net.bursts import QUIET, BurstReader
 from katzentwist.net.owner import Context
 from katzentwist.randomness import SystemRandom
@@ -49,6 +49,25 @@ class Watching(Clock):
     def removeReader(self, reader: Any) -> None:
         if reader in self.readers:
             self.readers.remove(reader)
+
+
+class FakeMarks:
+    """Calls at each full millisecond of a fake clock."""
+
+    def __init__(self, reactor: Clock, function: Callable[[], None]) -> None:
+        self.clock, self.function = reactor, function
+        self.timer: Any = None
+
+    def start(self) -> None:
+        at = mark(self.clock.seconds() + 1e-5)
+        self.timer = self.clock.callLater(at - self.clock.seconds(), self.tick)
+
+    def tick(self) -> None:
+        self.start()
+        self.function()
+
+    def stop(self) -> None:
+        self.timer.cancel()
 
 
 class Peer:
@@ -90,7 +109,7 @@ class BurstReaderTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.reactor = Watching()
-        bursts = BurstReader.of(self.reactor)
+        bursts = BurstReader.of(self.reactor, marks=FakeMarks)
         if bursts is None:
             self.skipTest("no epoll here")
         self.bursts = bursts
@@ -172,19 +191,20 @@ class BurstReaderTests(SynchronousTestCase):
         self.assertEqual((self.peers[0].rests, self.peers[1].packets), ([None], [packet(1)]))
 
     def test_more_than_one_turn(self) -> None:
-        """Who has much to say does not keep the others from reading, and everything comes in the end."""
-        self.watch(0, 1)
-        peer = self.peers[0]
-        peer.theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
-        sent = 150
-        peer.send(*map(frame, range(sent)))
-        self.peers[1].send(frame(1))
+        """When all have much to say, some wait for the next mark, and everything comes in the end."""
+        self.peers += [Peer() for _ in range(9)]
+        for peer in self.peers[3:]:
+            self.addCleanup(peer.ours.close)
+            self.addCleanup(peer.theirs.close)
+        self.watch(*range(12))
+        sent = [packet(number) for number in range(70)]
+        for peer in self.peers:
+            peer.send(*map(frame, range(70)))
         self.read()
-        self.assertEqual(self.peers[1].packets, [packet(1)])
-        self.assertEqual(len(self.peers[0].rests), 1)
+        self.assertLess(sum(len(p.packets) for p in self.peers), 12 * 70)
         self.assertEqual(self.reactor.readers, [])
-        self.reactor.pump([0.001] * 100)
-        self.assertEqual(sum(len(p.packets) for p in self.peers), 1 + sent)
+        self.reactor.pump([0.001] * 10)
+        self.assertEqual([p.packets for p in self.peers], [sent] * 12)
         self.assertEqual(self.reactor.readers, [self.bursts])
 
     def test_end_behind_packets(self) -> None:
