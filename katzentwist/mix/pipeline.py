@@ -28,7 +28,7 @@ BATCH: Final = 64
 INLINE: Final = 24
 """Up to so many packets, a ms of work, are unwrapped on the spot: waking a thread, and being woken by it, costs more
 for a few packets than it frees."""
-INLINE_SHARE: Final = 0.3
+INLINE_SHARE: Final = 0.5
 """Of the reactor's time, so that it stays free for the links of a busy node."""
 INBOUND_LIMIT: Final = 8192
 """Packets that wait for a worker, 25 MB of them, from which links are not read on until half of them are gone."""
