@@ -24,7 +24,8 @@ from twisted.internet.endpoints import TCP4ServerEndpoint
 from katzentwist.clock import Epochs, SystemClock, parse_duration
 from katzentwist.crypto import kem, sign
 from katzentwist.crypto.keys import identity_hash
-from katzentwist.net.link import LinkFactory, LinkProtocol
+from katzentwist.net.accepting import LinkFactory
+from katzentwist.net.link import LinkProtocol
 from katzentwist.net.owner import Context, ILink, LinkOwner
 from katzentwist.net.tcp import Transports
 from katzentwist.net.workers import ThreadWorkers

@@ -29,9 +29,8 @@ from katzentwist.config import toml
 from katzentwist.config.addresses import Address
 from katzentwist.crypto import kem, keys, nike, sign
 from katzentwist.errors import KatzentwistError
-from katzentwist.net.bursts import BurstReader
+from katzentwist.net.accepting import LinkFactory
 from katzentwist.net.dialling import dial
-from katzentwist.net.link import LinkFactory
 from katzentwist.net.owner import Context, ILink, LinkOwner
 from katzentwist.net.tcp import Transports
 from katzentwist.net.workers import ThreadWorkers
@@ -157,13 +156,7 @@ class Surroundings(LinkOwner):
         self.folder, self.mu, self.period, self.role = folder, mu, period, role
         self.epochs = Epochs.from_environment({}, period)
         self.workers = ThreadWorkers(reactor)
-        self.context = Context(
-            reactor=reactor,
-            clock=SystemClock(),
-            random=SystemRandom(),
-            workers=self.workers,
-            bursts=BurstReader.of(reactor, eager=True),  # so that it adds little to what it measures
-        )
+        self.context = Context(reactor=reactor, clock=SystemClock(), random=SystemRandom(), workers=self.workers)
         self.transports = Transports(reactor)
         self.authority = new_identity()
         self.authority_port, self.port, self.metrics_port = free_port(), free_port(), free_port()

@@ -26,8 +26,8 @@ from katzentwist.dirauth.making import Making, Network
 from katzentwist.dirauth.state import AuthorityState, Kept
 from katzentwist.errors import ConfigError, KatzentwistError, PKIError
 from katzentwist.logger import ModuleLogger, notice
+from katzentwist.net.accepting import LinkFactory
 from katzentwist.net.address import Address
-from katzentwist.net.link import LinkFactory
 from katzentwist.net.owner import Context
 from katzentwist.net.tcp import Transports
 from katzentwist.node.keyfiles import KeyPair

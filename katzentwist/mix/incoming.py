@@ -19,7 +19,7 @@ from katzentwist.mix.drops import DropReason, drop
 from katzentwist.mix.ends import IClients
 from katzentwist.mix.peers import Direction, Neighbours, Verdict
 from katzentwist.mix.pipeline import Pipeline
-from katzentwist.net.link import LinkFactory
+from katzentwist.net.accepting import LinkFactory
 from katzentwist.net.owner import ILink, LinkOwner
 from katzentwist.net.registry import LinkRegistry
 from katzentwist.node.identity import Identity

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from katzentwist.net.accepting import LinkFactory
 from katzentwist.net.address import Address, parse_address
 from katzentwist.net.dialling import dial, dial_in_turn
 from katzentwist.net.limits import HandshakeLimits
-from katzentwist.net.link import LinkFactory, LinkProtocol
+from katzentwist.net.link import LinkProtocol
 from katzentwist.net.owner import Context, ILink, ILinkOwner, LinkOwner
 from katzentwist.net.registry import LinkRegistry
 from katzentwist.net.tcp import Transports

@@ -76,11 +76,10 @@ class BurstReader:
     """The links of one reactor. Opens its epoll set with the first, closes it with the last.
 
     :param marks: makes what calls at each mark.
-    :param eager: read at every event, at any price.
     """
 
-    def __init__(self, reactor: Any, marks: Callable[..., Any] = Marks, *, eager: bool = False) -> None:
-        self._reactor, self._eager = reactor, eager
+    def __init__(self, reactor: Any, marks: Callable[..., Any] = Marks) -> None:
+        self._reactor = reactor
         self._links: Any = None  # a LinkSet of the native core
         self._readers: dict[int, Reader] = {}
         self._marks = marks(reactor, self._marked)
@@ -89,12 +88,17 @@ class BurstReader:
         self._quiet = 0
 
     @classmethod
-    def of(cls, reactor: Any, **kwargs: Any) -> BurstReader | None:
+    def of(cls, reactor: Any, marks: Callable[..., Any] = Marks) -> BurstReader | None:
         """One for this reactor; None where there is no epoll, or when the reactor (a fake clock) watches nothing."""
-        return cls(reactor, **kwargs) if hasattr(native, "LinkSet") and IReactorFDSet.providedBy(reactor) else None
+        return cls(reactor, marks) if hasattr(native, "LinkSet") and IReactorFDSet.providedBy(reactor) else None
 
     def __len__(self) -> int:
         return len(self._readers)
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is more than an event per millisecond."""
+        return self._at_marks
 
     def add(self, fd: int, reader: Reader, opener: Any, start: bytes, size: int) -> None:
         """Read from this descriptor, and tell *reader* what came.
@@ -125,7 +129,7 @@ class BurstReader:
     def doRead(self) -> None:
         """Read; or leave it to the next mark if the last event is not long ago, or too much has come for once."""
         now = self._reactor.seconds()
-        if self._eager or now >= self._not_before:
+        if now >= self._not_before:
             self._not_before = now + MARK
             self._read(now)
             if self._links is None or not self._links.waiting:

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.interfaces import IAddress, IDelayedCall, IPushProducer
-from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.interfaces import IDelayedCall, IPushProducer
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.tcp import Connection
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -45,7 +45,7 @@ CLOSE_GRACE = 5.0
 
 @implementer(ILink, IPushProducer)
 class LinkProtocol(Protocol):
-    """One connection. Made by :class:`LinkFactory` or :func:`katzentwist.net.dial`."""
+    """One connection. Made by :class:`katzentwist.net.LinkFactory` or :func:`katzentwist.net.dial`."""
 
     log = Logger()
     transport: Any
@@ -413,47 +413,3 @@ class LinkProtocol(Protocol):
         if self._half_open is not None and self._limits is not None:
             self._limits.leave(self._half_open)
             self._half_open = None
-
-
-class LinkFactory(Factory):
-    """The listener's side: one :class:`LinkProtocol` for each connection.
-
-    :param config: of all sessions; a new one may be assigned at any time and holds for new connections.
-    :param limits: share one between the listeners of a node.
-    :param ready: while it says False, connections are closed at once (spec: link 9.6).
-    """
-
-    noisy = False
-
-    def __init__(
-        self,
-        context: Context,
-        config: SessionConfig,
-        owner: ILinkOwner,
-        *,
-        limits: HandshakeLimits | None = None,
-        ready: Callable[[], bool] = lambda: True,
-        keepalive: int = tcp.NODE_KEEPALIVE,
-        write_timeout: float = WRITE_TIMEOUT,
-    ) -> None:
-        self.config = config
-        self._context = context
-        self._owner = owner
-        self._limits = HandshakeLimits() if limits is None else limits
-        self._ready = ready
-        self._keepalive = keepalive
-        self._write_timeout = write_timeout
-
-    def buildProtocol(self, addr: IAddress | None) -> LinkProtocol | None:
-        """A link, or None (so that Twisted closes the connection) while the node is not ready."""
-        if not self._ready():
-            return None
-        return LinkProtocol(
-            self._context,
-            self.config,
-            self._owner,
-            initiator=False,
-            limits=self._limits,
-            keepalive=self._keepalive,
-            write_timeout=self._write_timeout,
-        )

@@ -108,4 +108,8 @@ class Context:
     random: IRandom
     workers: IWorkers
     bursts: BurstReader | None = attrs.field(default=attrs.Factory(lambda self: BurstReader.of(self.reactor), True))
-    turns: Turns = attrs.field(default=attrs.Factory(lambda self: Turns(self.reactor), True))
+    turns: Turns = attrs.field(default=attrs.Factory(lambda self: Turns(self.reactor, self.busy), True))
+
+    def busy(self) -> bool:
+        """Whether packets flow."""
+        return self.bursts is not None and self.bursts.busy

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from katzentwist.wire._core import Phase, Session, SessionConfig
+from katzentwist.wire._core import Phase, Session
 from katzentwist.wire.commands import Command, CommandSizes, SessionKind
+from katzentwist.wire.config import SessionConfig
 from katzentwist.wire.events import CommandReceived, Established, Event, PacketsReceived, PeerCredentials, Step
 
 __all__ = [

@@ -31,22 +31,16 @@ import enum
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-import attrs
-
-from katzentwist.crypto.kem import Kem
 from katzentwist.errors import AuthenticationError, CommandError, CryptoError, HandshakeError, WireError
 from katzentwist.randomness import IRandom
 from katzentwist.wire import commands, noise, records
-from katzentwist.wire.commands import Command, CommandSizes, SessionKind
+from katzentwist.wire.commands import Command, SessionKind
+from katzentwist.wire.config import SessionConfig
 from katzentwist.wire.events import CommandReceived, Established, Event, PacketsReceived, PeerCredentials, Step
-from katzentwist.wire.legal import Accepted
 from katzentwist.wire.outbox import LARGE, Outbox
 
 MAX_AHEAD = 1 << 17
 """What an initiator buffers behind message 4 while that message is being checked. Stops a flood before it is."""
-MAX_PKI_COMMAND = 50_000_000 + 64
-"""Nominal limit of a command on a PKI session (spec: link 11.3), and its header."""
-_TAG = 16
 
 
 class Phase(enum.Enum):
@@ -59,33 +53,6 @@ class Phase(enum.Enum):
     FIRST = "first"
     OPEN = "open"
     DEAD = "dead"
-
-
-@attrs.frozen(kw_only=True)
-class SessionConfig:
-    """What the sessions of one listener or dialler have in common. Times in seconds, sizes in bytes."""
-
-    kem: Kem
-    private: bytes = attrs.field(repr=False)
-    """Own static KEM private key."""
-    public: bytes = attrs.field(repr=False)
-    additional_data: bytes = attrs.field(repr=False)
-    """Own AD, at most 255 bytes (spec: link 5.5)."""
-    kind: SessionKind
-    sizes: CommandSizes = commands.PKI_SIZES
-    accepts: Accepted | None = None
-    """Commands that the peer may send (:mod:`katzentwist.wire.legal`); None: all of the kind."""
-    handshake_timeout: float = 3.0
-    """For the four messages together."""
-    read_timeout: float | None = 120.0
-    """For each command, re-armed when one is complete; None: the peer may be silent for ever."""
-    max_command: int = 0
-    """Largest padded command; 0: DOWN + 15 on mixnet sessions (a full Consensus2 chunk), 50 MB on PKI sessions."""
-
-    def body_limit(self) -> int:
-        """The largest record body L."""
-        default = self.sizes.down + 15 if self.kind is SessionKind.MIXNET else MAX_PKI_COMMAND
-        return min((self.max_command or default) + _TAG, records.MAX_BODY)
 
 
 class Session:

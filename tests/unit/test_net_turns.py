@@ -5,7 +5,8 @@ from __future__ import annotations
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from katzentwist.net.turns import SLICE, Turns
+from katzentwist.clock import MARK
+from katzentwist.net.turns import BUSY_SLICE, SLICE, Turns
 
 
 class TurnsTests(SynchronousTestCase):
@@ -37,6 +38,19 @@ class TurnsTests(SynchronousTestCase):
         self.assertEqual([self.turn() for _ in range(4)], [[0, 1], [2, 3], [4], []])
         self.turns.add(self.job, 5)
         self.assertEqual(self.turn(), [5])
+
+    def test_busy(self) -> None:
+        """While packets flow slices are shorter, and a mark apart."""
+        busy = [True]
+        self.turns = Turns(self.clock, lambda: busy[0])
+        for number in range(9):
+            self.turns.add(self.job, number, BUSY_SLICE / 2)
+        self.assertEqual([self.turn(), self.turn()], [[0, 1], []])
+        self.clock.rightNow += MARK
+        self.assertEqual([self.turn(), self.turn()], [[2, 3], []])
+        busy[0] = False
+        self.clock.rightNow += MARK
+        self.assertEqual(self.turn(), [4, 5, 6, 7, 8])
 
     def test_adding(self) -> None:
         """A job may add jobs: they come behind those that wait, and in one slice."""
