@@ -277,6 +277,9 @@ def run(
             await connecting
         except DeferredTimeoutError as e:
             raise SystemExit(f"the node under test was not ready after {patience:g} s") from e
+        if (pause := net.unsettled()) > 0:
+            say(f"waiting {pause:.0f} s for the next epoch")
+            await _sleep(pause)
         await work(Rig(node, net, own_cores))
 
     async def go() -> None:

@@ -56,6 +56,8 @@ MIX, GATEWAY = "mix", "gateway"
 CLIENT_RATE: Final = 1000.0
 """LambdaP for the clients of a gateway under test, packets per ms: its limit is looked at for each packet and lets all
 pass."""
+SETTLED: Final = 1.0
+"""Seconds after the start of an epoch in which nodes judge their peers again."""
 RETRY: Final = 0.1
 """Seconds between two dials of a node that is not there yet."""
 
@@ -292,6 +294,13 @@ class Surroundings(LinkOwner):
                     await _sleep(RETRY)
         for node in self.receivers:
             await node.linked
+
+    def unsettled(self) -> float:
+        """Seconds until the node may send: links of an epoch's last eighth may be by the next document (node 5.2)."""
+        _, elapsed, left = self.epochs.now(time.time())
+        if left < self.epochs.fraction(1, 8):
+            return left + SETTLED
+        return max(0.0, SETTLED - elapsed)
 
 
 def _mix_key() -> tuple[bytes, bytes]:
