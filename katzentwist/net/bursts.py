@@ -81,7 +81,6 @@ class BurstReader:
     def __init__(self, reactor: Any, marks: Callable[..., Any] = Marks) -> None:
         self._reactor = reactor
         self._links: Any = None  # a LinkSet of the native core
-        self._readers: dict[int, Reader] = {}
         self._marks = marks(reactor, self._marked)
         self._at_marks = False
         self._not_before = 0.0
@@ -93,7 +92,7 @@ class BurstReader:
         return cls(reactor, marks) if hasattr(native, "LinkSet") and IReactorFDSet.providedBy(reactor) else None
 
     def __len__(self) -> int:
-        return len(self._readers)
+        return 0 if self._links is None else len(self._links)
 
     @property
     def busy(self) -> bool:
@@ -110,14 +109,10 @@ class BurstReader:
             self._links = native.LinkSet()  # type: ignore[union-attr]
             self._reactor.addReader(self)
         self._links.add(fd, reader, opener, start, size)
-        self._readers[fd] = reader
 
     def remove(self, fd: int) -> None:
         """Read from a descriptor no more. It may be closed already, but not yet used for something else."""
-        if self._readers.pop(fd, None) is None:
-            return
-        self._links.remove(fd)
-        if not self._readers:
+        if self._links is not None and self._links.remove(fd) and not self._links:
             self.connectionLost()
 
     # Twisted's side

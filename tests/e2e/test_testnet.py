@@ -16,6 +16,17 @@ from katzentwist.testnet.plan import Shape
 from tests.e2e.processes import LiveNetwork, cli, environment, metrics, processes_with, wait_for
 
 
+def staying(folder: str) -> subprocess.Popen[str]:
+    """A network that stays up, in this folder."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "katzentwist", "testnet", "--dir", folder],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
 class TestnetTests(SynchronousTestCase):
     """design 2."""
 
@@ -30,13 +41,7 @@ class TestnetTests(SynchronousTestCase):
     def test_interrupt(self) -> None:
         """Ctrl-C ends a network that stays up, with status 0 and nothing left running."""
         with tempfile.TemporaryDirectory() as folder:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "katzentwist", "testnet", "--dir", f"{folder}/net"],
-                env=environment(),
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
+            process = staying(f"{folder}/net")
             lines = iter(process.stdout.readline, "")
             self.assertTrue(any("Ctrl-C" in line for line in lines))
             process.send_signal(signal.SIGINT)
@@ -48,13 +53,7 @@ class TestnetTests(SynchronousTestCase):
     def test_restart_of_the_dead(self) -> None:
         """A program that is killed is named and started again."""
         with tempfile.TemporaryDirectory() as folder:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "katzentwist", "testnet", "--dir", f"{folder}/net"],
-                env=environment(),
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
+            process = staying(f"{folder}/net")
             try:
                 self.assertTrue(any("Ctrl-C" in line for line in iter(process.stdout.readline, "")))
                 [old] = processes_with(f"{folder}/net/mix2")
