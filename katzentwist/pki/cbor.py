@@ -1,11 +1,7 @@
 """CBOR as the PKI uses it (spec: pki 2): canonical out, a bounded and slightly tolerant reader in.
 
-The reader is our own and not cbor2's, since every byte that comes here may be hostile: it never builds anything but
-plain values, stops at the depth and the counts of the specification, and sees duplicate keys.
-
-What it takes beyond canonical input (spec: pki 2.2): keys in any order, integers and lengths that are not minimal,
-indefinite lengths, tags (dropped), ``undefined`` (read as null). What it refuses: trailing bytes, duplicate keys, keys
-that are arrays or maps, text that is not UTF-8, other simple values, too much of anything.
+What the reader takes beyond canonical input (spec: pki 2.2) is keys in any order, tags (dropped) and all that
+:mod:`katzentwist.cbor` takes. What it refuses: duplicate keys, keys that are arrays or maps, too much of anything.
 
 A structure is a map with text keys. In Go a missing or null field is the zero value; here it becomes an *empty* value
 that remembers that it was null (:data:`NULL_BYTES`, :data:`NULL_MAP`, :data:`NULL_LIST`), so that a reader needs no
@@ -14,23 +10,18 @@ that remembers that it was null (:data:`NULL_BYTES`, :data:`NULL_MAP`, :data:`NU
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, NoReturn, TypeAlias, cast
+from typing import Any, Final, NoReturn, cast
 
 import cbor2
 
-from katzentwist.crypto.copies import WORTH, cut
+from katzentwist.cbor import Reader, Value
+from katzentwist.crypto.copies import cut
 from katzentwist.errors import PKIError
 
-Value: TypeAlias = Any
-"""What one item decodes to: int, float, bool, None, str, bytes, list of values or dict of values."""
-
 MAX_DEPTH: Final = 32
-MAX_ITEMS: Final = 131072
-"""Items of one array, pairs of one map."""
 MAX_TOTAL: Final = 1 << 18
-"""Items of one decoding altogether, at all depths: a bound on the time that hostile bytes can take."""
+"""Items of one decoding altogether, at all depths. One map has fewer than 131072 pairs, then, as the spec asks."""
 _UINT64: Final = 2**64
 
 
@@ -84,149 +75,30 @@ def decode(data: bytes, most: int = MAX_TOTAL) -> Value:
     :param most: how many items there may be inside it.
     :raises PKIError: *data* is not exactly one CBOR item within the limits.
     """
-    reader = _Reader(data, most)
-    try:
-        value = reader.item(MAX_DEPTH)
-    except (IndexError, struct.error):
-        raise PKIError("impossible to decode: the CBOR item is cut short") from None
-    if value is _BREAK:
-        raise PKIError("impossible to decode: a CBOR break without a beginning")
-    if reader.at != len(data):
-        raise PKIError("impossible to decode: bytes after the CBOR item")
-    return value
+    return _Reader(data, most).whole()
 
 
-_BREAK: Final = object()
-_HALF: Final = struct.Struct(">e")
-_SINGLE: Final = struct.Struct(">f")
-_DOUBLE: Final = struct.Struct(">d")
-_SIMPLE: Final[Mapping[int, object]] = {20: False, 21: True, 22: None, 23: None, 31: _BREAK}
-_FLOATS: Final[Mapping[int, struct.Struct]] = {25: _HALF, 26: _SINGLE, 27: _DOUBLE}
+class _Reader(Reader):
+    """Keys are values that can be compared, and no key is there twice; tags are dropped."""
 
+    __slots__ = ()
 
-def _refuse(why: str) -> NoReturn:
-    raise PKIError(f"impossible to decode: {why}")
+    ERROR = PKIError
+    COMPLAINT = "impossible to decode"
+    DEPTH = MAX_DEPTH
+    ITEMS = MAX_TOTAL
 
-
-class _Reader:
-    """A recursive reader over one byte string; IndexError means that it is cut short."""
-
-    __slots__ = ("at", "data", "left")
-
-    def __init__(self, data: bytes, most: int) -> None:
-        self.data = data
-        self.at = 0
-        self.left = most
-
-    def item(self, depth: int) -> Value:  # noqa: PLR0911
-        self.left -= 1
-        if self.left < 0:
-            _refuse("too many items")
-        initial = self.data[self.at]
-        self.at += 1
-        major, info = initial >> 5, initial & 31
-        if major == 7:
-            return self._simple(info)
-        size = info if info < 24 else self._argument(major, info)
-        if major == 0:
-            return size
-        if major == 1:
-            return -1 - size
-        if major == 2:
-            return self._take(size) if size >= 0 else b"".join(self._chunks(2))
-        if major == 3:
-            return self._text(size)
-        if depth <= 0:
-            _refuse("nested too deep")
-        if major == 4:
-            return self._array(size, depth - 1)
-        if major == 5:
-            return self._map(size, depth - 1)
-        value = self.item(depth - 1)  # a tag says nothing here
-        return _refuse("a tag without an item") if value is _BREAK else value
-
-    def _argument(self, major: int, info: int) -> int:
-        """The number behind an initial byte; -1 for an indefinite length."""
-        if info == 31 and 2 <= major <= 5:
-            return -1
-        if info > 27:
-            _refuse("a reserved CBOR length")
-        width = 1 << (info - 24)
-        return int.from_bytes(self._take(width), "big")
-
-    def _take(self, size: int) -> bytes:
-        end = self.at + size
-        if end > len(self.data):
-            raise IndexError
-        piece = self.data[self.at : end] if size < WORTH else cut(self.data, self.at, end)
-        self.at = end
-        return piece
-
-    def _text(self, size: int) -> str:
+    def mapping(self, keys: list[Value], values: list[Value]) -> dict[Value, Value]:
         try:
-            if size >= 0:
-                return self._take(size).decode()
-            return "".join([chunk.decode() for chunk in self._chunks(3)])
-        except UnicodeDecodeError:
-            _refuse("text that is not UTF-8")
-
-    def _chunks(self, major: int) -> list[bytes]:
-        """The pieces of a string of indefinite length; each is of the same major type and definite."""
-        chunks: list[bytes] = []
-        while True:
-            initial = self.data[self.at]
-            self.at += 1
-            if initial == 0xFF:
-                return chunks
-            info = initial & 31
-            if initial >> 5 != major or info == 31:
-                _refuse("a broken string of indefinite length")
-            chunks.append(self._take(info if info < 24 else self._argument(0, info)))
-
-    def _array(self, size: int, depth: int) -> list[Value]:
-        if size > MAX_ITEMS:
-            _refuse("too many array items")
-        values: list[Value] = []
-        while size < 0 or len(values) < size:
-            value = self.item(depth)
-            if value is _BREAK:
-                if size >= 0:
-                    _refuse("a CBOR break inside an array")
-                break
-            if len(values) >= MAX_ITEMS:
-                _refuse("too many array items")
-            values.append(value)
-        return values
-
-    def _map(self, size: int, depth: int) -> dict[Value, Value]:
-        if size > MAX_ITEMS:
-            _refuse("too many map pairs")
-        pairs: dict[Value, Value] = {}
-        while size < 0 or len(pairs) < size:
-            key = self.item(depth)
-            if key is _BREAK:
-                if size >= 0:
-                    _refuse("a CBOR break inside a map")
-                break
-            if isinstance(key, list | dict):
-                _refuse("a map key that is an array or a map")
-            if key in pairs:
-                _refuse("a duplicate map key")
-            if len(pairs) >= MAX_ITEMS:
-                _refuse("too many map pairs")
-            value = self.item(depth)
-            if value is _BREAK:
-                _refuse("a map key without a value")
-            pairs[key] = value
+            pairs = dict(zip(keys, values, strict=True))
+        except TypeError:
+            self.refuse("a map key that is an array or a map")
+        if len(pairs) != len(keys):
+            self.refuse("a duplicate map key")
         return pairs
 
-    def _simple(self, info: int) -> Value:
-        floating = _FLOATS.get(info)
-        if floating is not None:
-            return floating.unpack(self._take(floating.size))[0]
-        if info in _SIMPLE:
-            return _SIMPLE[info]
-        _refuse("an unassigned simple value")
+    def cut(self, data: bytes, start: int, stop: int) -> bytes:
+        return cut(data, start, stop)
 
 
 class Fields:

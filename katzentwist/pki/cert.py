@@ -22,6 +22,7 @@ from functools import cached_property
 
 import attrs
 
+from katzentwist.cbor import Value
 from katzentwist.crypto.copies import join
 from katzentwist.crypto.keys import identity_hash
 from katzentwist.crypto.sign import by_name
@@ -58,7 +59,7 @@ class Signature:
         return cls.from_value(cbor.decode(raw))
 
     @classmethod
-    def from_value(cls, value: cbor.Value) -> Signature:
+    def from_value(cls, value: Value) -> Signature:
         """Read a decoded signature map."""
         fields = cbor.Fields("signature", value, _SIGNATURE_NAMES)
         return cls(fields.blob("Payload"), fields.blob("PublicKeySum256", 32))

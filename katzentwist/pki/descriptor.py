@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import attrs
 
+from katzentwist.cbor import Value
 from katzentwist.crypto.keys import identity_hash
 from katzentwist.errors import PKIError
 from katzentwist.pki import addresses as _addresses
@@ -166,7 +167,7 @@ class Descriptor:
 def _services(fields: cbor.Fields, name: str) -> Mapping[str, Mapping[str, Any]] | None:
     """A map capability -> parameters, or None."""
 
-    def parameters(_name: str, value: cbor.Value) -> Mapping[str, Any]:
+    def parameters(_name: str, value: Value) -> Mapping[str, Any]:
         if value is None:
             return cbor.NULL_MAP
         if type(value) is not dict or not all(type(key) is str for key in value):

@@ -16,6 +16,7 @@ from typing import Final, NamedTuple, TypeVar
 
 import attrs
 
+from katzentwist.cbor import Value
 from katzentwist.errors import PKIError
 from katzentwist.pki import cbor, cert, wellformed
 from katzentwist.pki.descriptor import Descriptor
@@ -294,7 +295,7 @@ class GeometryMismatchError(PKIError):
     """The network uses another geometry: nothing can work, so nodes and clients stop (spec: pki 7.4)."""
 
 
-def _descriptor(_name: str, value: cbor.Value) -> Descriptor:
+def _descriptor(_name: str, value: Value) -> Descriptor:
     if type(value) is not bytes:
         raise PKIError("impossible to decode: a descriptor in the document is not a byte string")
     return Descriptor.parse(value)

@@ -7,6 +7,7 @@ from functools import cached_property
 
 import attrs
 
+from katzentwist.cbor import Value
 from katzentwist.crypto.keys import identity_hash
 from katzentwist.errors import PKIError
 from katzentwist.pki import addresses as _addresses
@@ -32,7 +33,7 @@ class ReplicaDescriptor:
     envelope_keys: Mapping[int, bytes]
 
     @classmethod
-    def from_value(cls, value: cbor.Value) -> ReplicaDescriptor:
+    def from_value(cls, value: Value) -> ReplicaDescriptor:
         """Read a decoded map.
 
         :raises PKIError: null, or a field of the wrong type.

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 
 import attrs
 
+from katzentwist.cbor import Value
 from katzentwist.errors import PKIError
 from katzentwist.pki import cbor
 from katzentwist.pki.cert import SCHEME, Signature
@@ -43,11 +44,11 @@ class LoopStats:
     mix_identity_hash: bytes = cbor.NULL_BYTES
 
     @classmethod
-    def from_value(cls, value: cbor.Value) -> LoopStats:
+    def from_value(cls, value: Value) -> LoopStats:
         """Read a decoded map."""
         fields = cbor.Fields("loop statistics", value, _STATS_NAMES)
 
-        def ratio(name: str, number: cbor.Value) -> float:
+        def ratio(name: str, number: Value) -> float:
             if type(number) not in (int, float):
                 raise PKIError(f"impossible to decode: {name} of loop statistics is not made of numbers")
             return float(number)

@@ -1,16 +1,16 @@
 """The stream between node and plugin: CBOR items back to back, nothing between them (spec: node 7.8).
 
-:class:`Items` finds where items end without understanding them, and :func:`decode` understands one. Both are our own
-and not cbor2's: a plugin may send anything, 100 MB of it too, and neither memory nor time may follow.
+:class:`Items` finds where items end without understanding them, and :func:`decode` understands one. A plugin may send
+anything, 100 MB of it too, and neither memory nor time may follow.
 """
 
 from __future__ import annotations
 
-import struct
-from typing import Any, Final, NoReturn, TypeAlias
+from typing import Any, Final, NoReturn
 
 import attrs
 
+from katzentwist.cbor import Reader, Value
 from katzentwist.errors import PluginError
 
 MAX_ITEM: Final = 1 << 20
@@ -20,7 +20,6 @@ MAX_HEADS: Final = 1 << 15
 MAX_DEPTH: Final = 16
 _INDEFINITE: Final = -1
 _BREAK: Final = 0xFF
-_FLOATS: Final = {25: struct.Struct(">e"), 26: struct.Struct(">f"), 27: struct.Struct(">d")}
 
 
 @attrs.frozen
@@ -36,10 +35,6 @@ class Pairs:
     """A map as it came: in order, duplicates included."""
 
     pairs: list[tuple[Any, Any]]
-
-
-Value: TypeAlias = Any
-"""int, float, bool, None, str, bytes, list, :class:`Pairs` or :class:`Tagged`."""
 
 
 def _refuse(why: str) -> NoReturn:
@@ -141,70 +136,21 @@ def decode(item: bytes) -> Value:
 
     :raises PluginError: well framed, but still no CBOR.
     """
-    value, end = _value(item, 0)
-    if end != len(item):
-        _refuse("bytes after the item")
-    return value
+    return _Reader(item).whole()
 
 
-def _value(item: bytes, at: int) -> tuple[Value, int]:  # noqa: C901, PLR0911 - one branch per major type
-    initial = item[at]
-    major, info = initial >> 5, initial & 31
-    at += 1
-    argument = info
-    if 24 <= info <= 27:
-        size = 1 << (info - 24)
-        argument = int.from_bytes(item[at : at + size], "big")
-        at += size
-    match major:
-        case 0:
-            return argument, at
-        case 1:
-            return -1 - argument, at
-        case 2 | 3:
-            raw, at = (item[at : at + argument], at + argument) if info != 31 else _chunks(item, at, major)
-            return raw if major == 2 else _text(raw), at
-        case 4:
-            return _several(item, at, None if info == 31 else argument)
-        case 5:
-            flat, at = _several(item, at, None if info == 31 else 2 * argument)
-            if len(flat) % 2:
-                _refuse("a key without a value")
-            return Pairs(list(zip(flat[::2], flat[1::2], strict=True))), at
-        case 6:
-            value, at = _value(item, at)
-            return Tagged(argument, value), at
-    if info in _FLOATS:
-        return _FLOATS[info].unpack(item[at - (1 << (info - 24)) : at])[0], at
-    if argument in (20, 21):
-        return argument == 21, at
-    if argument in (22, 23):
-        return None, at
-    return _refuse("an unknown simple value")
+class _Reader(Reader):
+    """Keeps of maps and tags what came, for :mod:`katzentwist.plugins.messages` to judge."""
 
+    __slots__ = ()
 
-def _several(item: bytes, at: int, count: int | None) -> tuple[list[Value], int]:
-    out: list[Value] = []
-    while count is None or len(out) < count:
-        if count is None and item[at] == _BREAK:
-            return out, at + 1
-        value, at = _value(item, at)
-        out.append(value)
-    return out, at
+    ERROR = PluginError
+    COMPLAINT = "not a message"
+    DEPTH = MAX_DEPTH + 1  # Items does not count what is empty as a level
+    ITEMS = MAX_HEADS
 
+    def mapping(self, keys: list[Value], values: list[Value]) -> Pairs:
+        return Pairs(list(zip(keys, values, strict=True)))
 
-def _chunks(item: bytes, at: int, major: int) -> tuple[bytes, int]:
-    out: list[bytes] = []
-    while item[at] != _BREAK:
-        if item[at] >> 5 != major or item[at] & 31 == 31:
-            _refuse("a string with strange chunks")
-        chunk, at = _value(item, at)
-        out.append(chunk if isinstance(chunk, bytes) else chunk.encode())
-    return b"".join(out), at + 1
-
-
-def _text(raw: bytes) -> str:
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError:
-        return _refuse("text that is not UTF-8")
+    def tagged(self, tag: int, value: Value) -> Tagged:
+        return Tagged(tag, value)

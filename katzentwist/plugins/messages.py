@@ -27,8 +27,9 @@ from typing import Any, Final, NoReturn
 import attrs
 import cbor2
 
+from katzentwist.cbor import Value
 from katzentwist.errors import PluginError
-from katzentwist.plugins.framing import Pairs, Tagged, Value, decode
+from katzentwist.plugins.framing import Pairs, Tagged, decode
 
 _MAX_ID: Final = 2**64 - 1
 _INT64: Final = range(-(2**63), 2**63)

@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 ROOT = Path(__file__).parent.parent.parent / "katzentwist"
 
-BELOW = {"errors", "interfaces", "clock", "randomness", "logger", ""}
+BELOW = {"cbor", "errors", "interfaces", "clock", "randomness", "logger", ""}
 """Modules below every layer; "" is the package itself, for its version."""
 LAYERS = {
     "crypto": 0,

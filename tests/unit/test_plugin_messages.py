@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from katzentwist.errors import PluginError
-from katzentwist.plugins.framing import MAX_DEPTH, MAX_ITEM, Items, decode
+from katzentwist.plugins.framing import MAX_DEPTH, MAX_HEADS, MAX_ITEM, Items, decode
 from katzentwist.plugins.messages import PluginRequest, PluginResponse, plain
 from tests.vectorfiles import load, unhex
 
@@ -178,9 +178,25 @@ class FramingTests(SynchronousTestCase):
         items.receive(b"\x81" * (MAX_DEPTH + 1))
         self.assertRaises(PluginError, items.take)
 
-    def test_odd_indefinite_map(self) -> None:
-        """A key without a value is refused."""
-        self.assertRaises(PluginError, PluginResponse.parse, bytes.fromhex("bf6141ff"))
+    def test_framed_and_refused(self) -> None:
+        """What frames well may be no CBOR yet: a key without a value, a simple value in the wrong length."""
+        for item in map(bytes.fromhex, ("bf6141ff", "f814", "61ff", "7f61c361a9ff", "e0")):
+            items = Items()
+            items.receive(item)
+            self.assertEqual(items.take(), item)
+            self.assertRaises(PluginError, decode, item)
+
+    def test_deepest(self) -> None:
+        """What is cut out of the stream at its limits is read as well."""
+        for item in (b"\x81" * MAX_DEPTH + b"\xa0", b"\x9f" + b"\xc1" * (MAX_DEPTH - 1) + b"\x80\xff"):
+            items = Items()
+            items.receive(item)
+            self.assertEqual(items.take(), item)
+            decode(item)
+        most = b"\x99" + (MAX_HEADS - 1).to_bytes(2, "big") + bytes(MAX_HEADS - 1)
+        items = Items()
+        items.receive(most)
+        self.assertEqual(decode(items.take() or b""), [0] * (MAX_HEADS - 1))
 
 
 def _indefinite(value: Any) -> bytes:
