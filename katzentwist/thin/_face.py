@@ -7,7 +7,7 @@ from typing import Any
 
 from katzentwist.logger import ModuleLogger
 from katzentwist.randomness import SystemRandom
-from katzentwist.thin._core import ThinCore
+from katzentwist.thin._core import Operation, ThinCore
 from katzentwist.thin.config import Config, check_names
 from katzentwist.thin.events import CALLBACKS, Event, NewPKIDocumentEvent
 from katzentwist.thin.services import Geometry, ServiceDescriptor
@@ -17,7 +17,7 @@ DEFAULT_TIMEOUT = 30.0
 
 
 class Face:
-    """The methods of spec client 16.1 that answer at once.
+    """The methods of spec client 16.1 that answer at once; those that wait are in :mod:`katzentwist.thin._calls`.
 
     :param config: a :class:`~katzentwist.thin.config.Config`, or the path of a ``thinclient.toml``.
     :param callbacks: plain functions or coroutine functions of one argument, by the names of client 16.3.
@@ -94,7 +94,21 @@ class Face:
         """16 random bytes."""
         return self._core.new_message_id()
 
-    def _calls(self, event: Event) -> list[tuple[Callback, Any]]:
+    # For the calls that wait: what each face does in its own way ------------------------------------------------------
+
+    def _flush(self) -> None:
+        """Write what the core has to send."""
+        raise NotImplementedError
+
+    async def _wait(self, operation: Operation, seconds: float | None) -> Any:
+        """Write, and wait for the value of an operation.
+
+        :raises OverdueError: it did not come in time.
+        :raises ThinClientError: it failed.
+        """
+        raise NotImplementedError
+
+    def _callbacks_for(self, event: Event) -> list[tuple[Callback, Any]]:
         """(callback, argument) for an event."""
         out: list[tuple[Callback, Any]] = []
         for name in CALLBACKS.get(type(event), ()):

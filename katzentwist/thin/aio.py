@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from typing import Any
+from typing import Any, Protocol
 
 from katzentwist.config.client import Socket
 from katzentwist.errors import WireError
-from katzentwist.thin import errors
+from katzentwist.thin import _calls, errors
 from katzentwist.thin._core import Finished, Operation, Ready
-from katzentwist.thin._face import DEFAULT_TIMEOUT, Callback, Face
+from katzentwist.thin._face import Callback, Face
 from katzentwist.thin.events import Event
 
 CONNECT_TIMEOUT = 10.0
@@ -43,12 +43,19 @@ class EventSink:
         return await self.get()
 
 
-class ThinClient(Face):
-    """A thin client on the running asyncio loop."""
+class Sink(Protocol):
+    """Where the events go for one consumer."""
+
+    def put(self, event: Event | None) -> None:
+        """One more event; None is the end."""
+
+
+class LoopFace(Face):
+    """What the faces on an asyncio loop have in common. Coroutines must run on that loop."""
 
     def __init__(self, config: Any, **callbacks: Callback | None) -> None:
         super().__init__(config, **callbacks)
-        self._sinks: list[EventSink] = []
+        self._sinks: list[Sink] = []
         self._waiting: dict[Operation, asyncio.Future[Any]] = {}
         self._ready: asyncio.Future[None] | None = None
         self._writer: asyncio.StreamWriter | None = None
@@ -57,12 +64,7 @@ class ThinClient(Face):
 
     # Life ----------------------------------------------------------------------------------------------------------
 
-    async def start(self, loop: Any = None) -> None:
-        """Connect to the daemon; ends when status, document and session are there.
-
-        :param loop: accepted as in the published package, and not used.
-        :raises NotSentError: the daemon is not there.
-        """
+    async def _start(self) -> None:
         if self._task is not None:
             return
         self._ready = asyncio.get_running_loop().create_future()
@@ -87,18 +89,13 @@ class ThinClient(Face):
         self._flush()
         return reader
 
-    async def stop(self) -> None:
-        """End the session: the daemon forgets everything of this application."""
+    async def _stop(self) -> None:
         self._core.say_close()
         self._flush()
         await self._close()
         for sink in self._sinks:
             sink.put(None)
         self._sinks.clear()
-
-    async def disconnect(self) -> None:
-        """End the connection, keep the session and the streams: the daemon keeps replies for a while."""
-        await self._close()
 
     async def _close(self) -> None:
         task, self._task = self._task, None
@@ -151,71 +148,7 @@ class ThinClient(Face):
             return e
         return None
 
-    # Sending -------------------------------------------------------------------------------------------------------
-
-    async def send_message_without_reply(self, payload: bytes | str, dest_node: bytes, dest_queue: bytes) -> None:
-        """A message to which no reply is possible."""
-        self._core.send(payload, dest_node, dest_queue, None)
-        self._flush()
-
-    async def send_message(self, surb_id: bytes, payload: bytes | str, dest_node: bytes, dest_queue: bytes) -> None:
-        """A message with a SURB; its events carry *surb_id*."""
-        self._core.send(payload, dest_node, dest_queue, surb_id)
-        self._flush()
-
-    async def blocking_send_message(
-        self, payload: bytes | str, dest_node: bytes, dest_queue: bytes, timeout_seconds: float = DEFAULT_TIMEOUT
-    ) -> bytes:
-        """Send and wait for the reply, which is padded with zeros.
-
-        :raises NotSentError: nothing left.
-        :raises RefusedError: the daemon said no.
-        :raises OverdueError: no reply in time.
-        :raises LostError: the daemon, or the connection to it, is gone.
-        """
-        surb_id = self.new_surb_id()
-        self._core.send(payload, dest_node, dest_queue, surb_id)
-        reply: bytes = await self._wait(self._core.wait_for_reply(surb_id), timeout_seconds)
-        return reply
-
-    async def send_reliable_message(
-        self, message_id: bytes, payload: bytes | str, dest_node: bytes, dest_queue: bytes
-    ) -> None:
-        """A message that the daemon sends again until a reply comes; its events carry *message_id*."""
-        self._core.send_reliable(message_id, payload, dest_node, dest_queue)
-        self._flush()
-
-    async def blocking_send_reliable_message(
-        self,
-        message_id: bytes | None,
-        payload: bytes | str,
-        dest_node: bytes,
-        dest_queue: bytes,
-        timeout_seconds: float | None = None,
-    ) -> bytes:
-        """The same, waiting for the reply; without a time-out the daemon's tries are the limit."""
-        id_ = message_id or self.new_message_id()
-        self._core.send_reliable(id_, payload, dest_node, dest_queue)
-        reply: bytes = await self._wait(self._core.wait_for_reliable(id_), timeout_seconds)
-        return reply
-
-    async def cancel_reliable_message(self, message_id: bytes) -> None:
-        """Give a reliable message up; MessageIDGarbageCollected follows at once."""
-        self._core.cancel_reliable(message_id)
-        self._flush()
-
-    async def get_pki_document_raw(self, epoch: int = 0) -> tuple[bytes, int]:
-        """(signed document, its epoch); 0 asks for the current one.
-
-        :raises RefusedError: the daemon does not have it.
-        """
-        fields = await self._wait(self._core.query("get_pki_document", epoch=epoch), None)
-        return fields["payload"], fields["epoch"]
-
-    async def get_directory_authorities(self) -> list[dict[str, Any]]:
-        """The authorities whose signatures the daemon counts."""
-        fields = await self._wait(self._core.query("get_directory_authorities"), None)
-        return list(fields["authorities"] or ())
+    # Waiting -------------------------------------------------------------------------------------------------------
 
     async def _wait(self, operation: Operation, seconds: float | None) -> Any:
         waiting = self._waiting[operation] = asyncio.get_running_loop().create_future()
@@ -235,13 +168,7 @@ class ThinClient(Face):
 
     # Events --------------------------------------------------------------------------------------------------------
 
-    def event_sink(self) -> EventSink:
-        """A stream of all events from now on, for one consumer."""
-        sink = EventSink()
-        self._sinks.append(sink)
-        return sink
-
-    def stop_event_sink(self, sink: EventSink) -> None:
+    def stop_event_sink(self, sink: Sink) -> None:
         """No more of it."""
         if sink in self._sinks:
             self._sinks.remove(sink)
@@ -259,7 +186,7 @@ class ThinClient(Face):
             else:
                 for sink in self._sinks:
                     sink.put(event)
-                for callback, argument in self._calls(event):
+                for callback, argument in self._callbacks_for(event):
                     self._call(callback, argument)
 
     def _call(self, callback: Callback, argument: Any) -> None:
@@ -278,6 +205,41 @@ class ThinClient(Face):
         error = None if task.cancelled() else task.exception()
         if error is not None:
             self.log.error("a callback of the application failed: {error!r}", error=error)
+
+
+class ThinClient(LoopFace):
+    """A thin client on the running asyncio loop."""
+
+    async def start(self, loop: Any = None) -> None:
+        """Connect to the daemon; ends when status, document and session are there.
+
+        :param loop: accepted as in the published package, and not used.
+        :raises NotSentError: the daemon is not there.
+        """
+        await self._start()
+
+    async def stop(self) -> None:
+        """End the session: the daemon forgets everything of this application."""
+        await self._stop()
+
+    async def disconnect(self) -> None:
+        """End the connection, keep the session and the streams: the daemon keeps replies for a while."""
+        await self._close()
+
+    send_message_without_reply = _calls.send_message_without_reply
+    send_message = _calls.send_message
+    blocking_send_message = _calls.blocking_send_message
+    send_reliable_message = _calls.send_reliable_message
+    blocking_send_reliable_message = _calls.blocking_send_reliable_message
+    cancel_reliable_message = _calls.cancel_reliable_message
+    get_pki_document_raw = _calls.get_pki_document_raw
+    get_directory_authorities = _calls.get_directory_authorities
+
+    def event_sink(self) -> EventSink:
+        """A stream of all events from now on, for one consumer."""
+        sink = EventSink()
+        self._sinks.append(sink)
+        return sink
 
 
 def _settle(waiting: asyncio.Future[Any], event: Finished) -> None:

@@ -6,17 +6,20 @@ The work is done in a thread of its own; callbacks run there, and may not call m
 from __future__ import annotations
 
 import asyncio
+import functools
 import queue
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from katzentwist.thin import aio
-from katzentwist.thin._face import DEFAULT_TIMEOUT, Callback
+from katzentwist.thin import _calls
+from katzentwist.thin._face import Callback, Face
+from katzentwist.thin.aio import LoopFace
 from katzentwist.thin.errors import ThinClientOfflineError
 from katzentwist.thin.events import Event
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -49,7 +52,17 @@ class EventSink:
         return self.get()
 
 
-class ThinClient(aio.ThinClient):
+def waiting(call: Callable[Concatenate[Face, P], Coroutine[Any, Any, T]]) -> Callable[Concatenate[ThinClient, P], T]:
+    """A call as a method that returns when it is done."""
+
+    @functools.wraps(call)
+    def method(self: ThinClient, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self._run_there(call(self, *args, **kwargs))
+
+    return method
+
+
+class ThinClient(LoopFace):
     """A thin client without a loop of its own; ``with ThinClient(path) as client`` starts and stops it."""
 
     def __init__(self, config: Any, **callbacks: Callback | None) -> None:
@@ -66,83 +79,46 @@ class ThinClient(aio.ThinClient):
     ) -> None:
         self.stop()
 
-    # The same, waiting ---------------------------------------------------------------------------------------------
+    def start(self, loop: Any = None) -> None:
+        """Connect to the daemon; returns when status, document and session are there.
 
-    def start(self, loop: Any = None) -> None:  # type: ignore[override]
-        """See :meth:`katzentwist.thin.aio.ThinClient.start`."""
+        :param loop: accepted as in the published package, and not used.
+        :raises NotSentError: the daemon is not there.
+        """
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
             self._thread = threading.Thread(target=self._loop.run_forever, name="thin client", daemon=True)
             self._thread.start()
         try:
-            self._run_there(super().start())
+            self._run_there(self._start())
         except BaseException:
             self._end_thread()
             raise
 
-    def stop(self) -> None:  # type: ignore[override]
-        """End the session."""
+    def stop(self) -> None:
+        """End the session: the daemon forgets everything of this application."""
         if self._loop is not None:
-            self._run_there(super().stop())
+            self._run_there(self._stop())
             self._end_thread()
 
-    def disconnect(self) -> None:  # type: ignore[override]
-        """End the connection, keep the session."""
+    def disconnect(self) -> None:
+        """End the connection, keep the session and the streams: the daemon keeps replies for a while."""
         if self._loop is not None:
-            self._run_there(super().disconnect())
+            self._run_there(self._close())
 
-    def send_message_without_reply(  # type: ignore[override]
-        self, payload: bytes | str, dest_node: bytes, dest_queue: bytes
-    ) -> None:
-        """A message to which no reply is possible."""
-        self._run_there(super().send_message_without_reply(payload, dest_node, dest_queue))
+    send_message_without_reply = waiting(_calls.send_message_without_reply)
+    send_message = waiting(_calls.send_message)
+    blocking_send_message = waiting(_calls.blocking_send_message)
+    send_reliable_message = waiting(_calls.send_reliable_message)
+    blocking_send_reliable_message = waiting(_calls.blocking_send_reliable_message)
+    cancel_reliable_message = waiting(_calls.cancel_reliable_message)
+    get_pki_document_raw = waiting(_calls.get_pki_document_raw)
+    get_directory_authorities = waiting(_calls.get_directory_authorities)
 
-    def send_message(  # type: ignore[override]
-        self, surb_id: bytes, payload: bytes | str, dest_node: bytes, dest_queue: bytes
-    ) -> None:
-        """A message with a SURB; its events carry *surb_id*."""
-        self._run_there(super().send_message(surb_id, payload, dest_node, dest_queue))
-
-    def blocking_send_message(  # type: ignore[override]
-        self, payload: bytes | str, dest_node: bytes, dest_queue: bytes, timeout_seconds: float = DEFAULT_TIMEOUT
-    ) -> bytes:
-        """Send and wait for the reply; see :meth:`katzentwist.thin.aio.ThinClient.blocking_send_message`."""
-        return self._run_there(super().blocking_send_message(payload, dest_node, dest_queue, timeout_seconds))
-
-    def send_reliable_message(  # type: ignore[override]
-        self, message_id: bytes, payload: bytes | str, dest_node: bytes, dest_queue: bytes
-    ) -> None:
-        """A message that the daemon sends again until a reply comes."""
-        self._run_there(super().send_reliable_message(message_id, payload, dest_node, dest_queue))
-
-    def blocking_send_reliable_message(  # type: ignore[override]
-        self,
-        message_id: bytes | None,
-        payload: bytes | str,
-        dest_node: bytes,
-        dest_queue: bytes,
-        timeout_seconds: float | None = None,
-    ) -> bytes:
-        """The same, waiting for the reply."""
-        sending = super().blocking_send_reliable_message(message_id, payload, dest_node, dest_queue, timeout_seconds)
-        return self._run_there(sending)
-
-    def cancel_reliable_message(self, message_id: bytes) -> None:  # type: ignore[override]
-        """Give a reliable message up."""
-        self._run_there(super().cancel_reliable_message(message_id))
-
-    def get_pki_document_raw(self, epoch: int = 0) -> tuple[bytes, int]:  # type: ignore[override]
-        """(signed document, its epoch); 0 asks for the current one."""
-        return self._run_there(super().get_pki_document_raw(epoch))
-
-    def get_directory_authorities(self) -> list[dict[str, Any]]:  # type: ignore[override]
-        """The authorities whose signatures the daemon counts."""
-        return self._run_there(super().get_directory_authorities())
-
-    def event_sink(self) -> EventSink:  # type: ignore[override]
+    def event_sink(self) -> EventSink:
         """A stream of all events from now on, for one consumer."""
         sink = EventSink()
-        self._sinks.append(sink)  # type: ignore[arg-type]
+        self._sinks.append(sink)
         return sink
 
     # The thread ----------------------------------------------------------------------------------------------------

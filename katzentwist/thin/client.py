@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections import deque
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Coroutine
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.defer import TimeoutError as DeferredTimeoutError
@@ -16,10 +17,13 @@ from twisted.python.failure import Failure
 
 from katzentwist.config.client import Socket
 from katzentwist.errors import WireError
-from katzentwist.thin import errors
+from katzentwist.thin import _calls, errors
 from katzentwist.thin._core import Finished, Operation, Ready
-from katzentwist.thin._face import DEFAULT_TIMEOUT, Callback, Face
+from katzentwist.thin._face import Callback, Face
 from katzentwist.thin.events import Event
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 CONNECT_TIMEOUT: Final = 10.0
 START_TIMEOUT: Final = 60.0
@@ -65,8 +69,20 @@ class EventSink:
         return await self.get()
 
 
+def deferred(
+    call: Callable[Concatenate[Face, P], Coroutine[Deferred[Any], Any, T]],
+) -> Callable[Concatenate[ThinClient, P], Deferred[T]]:
+    """A call as a method that returns a Deferred; errors come in it too."""
+
+    @functools.wraps(call)
+    def method(self: ThinClient, /, *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
+        return Deferred.fromCoroutine(call(self, *args, **kwargs))
+
+    return method
+
+
 class ThinClient(Face):
-    """A thin client on the Twisted reactor. All methods that wait return Deferreds.
+    """A thin client on the Twisted reactor. All methods that wait return Deferreds, and their errors come in them.
 
     :param reactor: the global one by default.
     """
@@ -157,101 +173,29 @@ class ThinClient(Face):
             self._protocol.transport.loseConnection()
             await closing
 
-    # Sending -------------------------------------------------------------------------------------------------------
+    # Waiting -------------------------------------------------------------------------------------------------------
 
-    def send_message_without_reply(self, payload: bytes | str, dest_node: bytes, dest_queue: bytes) -> Deferred[None]:
-        """A message to which no reply is possible; fires when it was handed to the daemon."""
-        return self._do(lambda: self._core.send(payload, dest_node, dest_queue, None))
+    send_message_without_reply = deferred(_calls.send_message_without_reply)
+    send_message = deferred(_calls.send_message)
+    blocking_send_message = deferred(_calls.blocking_send_message)
+    send_reliable_message = deferred(_calls.send_reliable_message)
+    blocking_send_reliable_message = deferred(_calls.blocking_send_reliable_message)
+    cancel_reliable_message = deferred(_calls.cancel_reliable_message)
+    get_pki_document_raw = deferred(_calls.get_pki_document_raw)
+    get_directory_authorities = deferred(_calls.get_directory_authorities)
 
-    def send_message(self, surb_id: bytes, payload: bytes | str, dest_node: bytes, dest_queue: bytes) -> Deferred[None]:
-        """A message with a SURB; its events carry *surb_id*. Fires when it was handed to the daemon."""
-        return self._do(lambda: self._core.send(payload, dest_node, dest_queue, surb_id))
-
-    def blocking_send_message(
-        self, payload: bytes | str, dest_node: bytes, dest_queue: bytes, timeout_seconds: float = DEFAULT_TIMEOUT
-    ) -> Deferred[bytes]:
-        """Send and wait for the reply, which is padded with zeros.
-
-        :raises NotSentError: (in the Deferred, as the others) nothing left.
-        :raises RefusedError: the daemon said no.
-        :raises OverdueError: no reply in time.
-        :raises LostError: the daemon, or the connection to it, is gone.
-        """
-        surb_id = self.new_surb_id()
-        return self._wait(
-            lambda: self._core.send(payload, dest_node, dest_queue, surb_id),
-            lambda: self._core.wait_for_reply(surb_id),
-            timeout_seconds,
-        )
-
-    def send_reliable_message(
-        self, message_id: bytes, payload: bytes | str, dest_node: bytes, dest_queue: bytes
-    ) -> Deferred[None]:
-        """A message that the daemon sends again until a reply comes; its events carry *message_id*."""
-        return self._do(lambda: self._core.send_reliable(message_id, payload, dest_node, dest_queue))
-
-    def blocking_send_reliable_message(
-        self,
-        message_id: bytes | None,
-        payload: bytes | str,
-        dest_node: bytes,
-        dest_queue: bytes,
-        timeout_seconds: float | None = None,
-    ) -> Deferred[bytes]:
-        """The same, waiting for the reply; without a time-out the daemon's tries are the limit."""
-        id_ = message_id or self.new_message_id()
-        return self._wait(
-            lambda: self._core.send_reliable(id_, payload, dest_node, dest_queue),
-            lambda: self._core.wait_for_reliable(id_),
-            timeout_seconds,
-        )
-
-    def cancel_reliable_message(self, message_id: bytes) -> Deferred[None]:
-        """Give a reliable message up; MessageIDGarbageCollected follows at once."""
-        return self._do(lambda: self._core.cancel_reliable(message_id))
-
-    def get_pki_document_raw(self, epoch: int = 0) -> Deferred[tuple[bytes, int]]:
-        """(signed document, its epoch); 0 asks for the current one.
-
-        :raises RefusedError: (in the Deferred) the daemon does not have it.
-        """
-        answer = self._ask("get_pki_document", epoch=epoch)
-        return answer.addCallback(lambda fields: (fields["payload"], fields["epoch"]))
-
-    def get_directory_authorities(self) -> Deferred[list[dict[str, Any]]]:
-        """The authorities whose signatures the daemon counts."""
-        return self._ask("get_directory_authorities").addCallback(lambda fields: list(fields["authorities"] or ()))
-
-    def _do(self, request: Callable[[], None]) -> Deferred[None]:
-        def act() -> None:
-            request()
-            self._flush()
-
-        return maybeDeferred(act)
-
-    def _ask(self, name: str, **values: Any) -> Deferred[Any]:
-        return self._wait(lambda: None, lambda: self._core.query(name, **values), None)
-
-    def _wait(
-        self, request: Callable[[], None], operation: Callable[[], Operation], seconds: float | None
-    ) -> Deferred[Any]:
-        async def act() -> Any:
-            request()
-            waited = operation()
-            done: Deferred[Any] = Deferred()
-            self._waiting[waited] = done
-            self._flush()
-            if seconds is not None:
-                done.addTimeout(seconds, self._reactor)
-            try:
-                return await done
-            except DeferredTimeoutError:
-                raise errors.OverdueError(f"no reply in {seconds:g} s") from None
-            finally:
-                self._waiting.pop(waited, None)
-                self._core.abandon(waited)
-
-        return Deferred.fromCoroutine(act())
+    async def _wait(self, operation: Operation, seconds: float | None) -> Any:
+        done = self._waiting[operation] = Deferred()
+        self._flush()
+        if seconds is not None:
+            done.addTimeout(seconds, self._reactor)
+        try:
+            return await done
+        except DeferredTimeoutError:
+            raise errors.OverdueError(f"no reply in {seconds:g} s") from None
+        finally:
+            self._waiting.pop(operation, None)
+            self._core.abandon(operation)
 
     # Events --------------------------------------------------------------------------------------------------------
 
@@ -277,7 +221,7 @@ class ThinClient(Face):
             else:
                 for sink in self._sinks:
                     sink.put(event)
-                for callback, argument in self._calls(event):
+                for callback, argument in self._callbacks_for(event):
                     self._call(callback, argument)
 
     def _finished(self, event: Finished) -> None:

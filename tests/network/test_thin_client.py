@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ from katzentwist.thin import (
     ShutdownEvent,
     ThinClient,
     ThinClientOfflineError,
+    _calls,
+    aio,
     blake2_256_sum,
     blocking,
     client,
@@ -63,6 +66,24 @@ class ThinTestCase(SynchronousTestCase):
     def destination(self, thin: ThinClient, service: str = "echo") -> tuple[bytes, bytes]:
         """Of a service."""
         return thin.get_service(service).to_destination()
+
+
+class FaceTests(SynchronousTestCase):
+    """The three kinds of thin client."""
+
+    def test_same_methods(self) -> None:
+        """Each method has the same parameters and says the same of itself in all three."""
+        twisted, loop, plain = ThinClient, aio.ThinClient, blocking.ThinClient
+        names = {name for name in vars(_calls) if inspect.iscoroutinefunction(getattr(_calls, name))}
+        self.assertGreater(len(names), 7)
+        for name in names | {"event_sink", "stop_event_sink", "get_service", "stop", "disconnect"}:
+            methods = [getattr(face, name) for face in (twisted, loop, plain)]
+            kinds = {
+                tuple((p.name, p.kind, p.default) for p in inspect.signature(method).parameters.values())
+                for method in methods
+            }
+            self.assertEqual(len(kinds), 1, name)
+            self.assertTrue(all(inspect.getdoc(method) for method in methods), name)
 
 
 class LibraryTests(ThinTestCase):
