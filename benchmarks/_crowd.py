@@ -45,6 +45,10 @@ KEM = "xwing"
 LAYERS = 3
 NEXT = 0.4
 """Part of an epoch after which the next document is published."""
+STOOD = 0.5
+"""Part of a turn for which a processor stood still, for the turn to be the machine's."""
+LONGEST_TOLD = 3
+"""Turns of which all is told that the probe knows (see _probed.py)."""
 
 
 def sleep(seconds: float) -> Deferred[None]:
@@ -52,6 +56,17 @@ def sleep(seconds: float) -> Deferred[None]:
     done: Deferred[None] = Deferred()
     reactor.callLater(seconds, done.callback, None)
     return done
+
+
+def stand_back() -> None:
+    """Let all threads of this process take the processors only when a program on trial leaves them.
+
+    What this process plays would be on other machines. (To be nice would not do: a thread on trial would still wait for
+    another one of its program while a nice one has the other processor.) A program must be started before: it would
+    inherit this.
+    """
+    for thread in os.listdir("/proc/self/task"):
+        os.sched_setscheduler(int(thread), os.SCHED_IDLE, os.sched_param(0))
 
 
 class Crowd(LinkOwner):
@@ -80,6 +95,7 @@ class Crowd(LinkOwner):
         self._by_host: dict[str, tuple[bytes, KeyPair]] = {}
         self._keys: dict[int, KeyPair] = {}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._control = Control(folder / "control")
 
     # The authority -------------------------------------------------------------------------------------------------
 
@@ -215,6 +231,7 @@ class Crowd(LinkOwner):
 
     def stop(self) -> None:
         """End all."""
+        self._control.stop()
         for process in self._processes.values():
             process.terminate()
         for process in self._processes.values():
@@ -227,19 +244,64 @@ class Crowd(LinkOwner):
 
     def turns(self, name: str, begin: float, end: float) -> dict[str, Any]:
         """What the probe of a program saw."""
-        return turns(self.folder / f"{name}.turns", begin, end)
+        return turns(self.folder / f"{name}.turns", begin, end, self._control)
 
 
-def turns(report: Path, begin: float, end: float) -> dict[str, Any]:
-    """What a probe saw between two moments (monotonic)."""
+class Control:
+    """Watches the machine while it is entered (see _control.py)."""
+
+    def __init__(self, report: Path) -> None:
+        report.touch()
+        self._report = report
+        command = [sys.executable, str(ROOT / "benchmarks/_control.py"), str(report)]
+        self._process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+
+    def stood(self, begin: float, end: float) -> float:
+        """The longest that a processor stood still of what lay between two moments (monotonic), seconds."""
+        stops = [tuple(map(float, line.split())) for line in self._report.read_text().splitlines()]
+        return max((min(end, at) - max(begin, at - late) for at, late in stops), default=0.0)
+
+    def stop(self) -> None:
+        """Watch no more."""
+        self._process.terminate()
+        self._process.wait()
+
+
+def turns(report: Path, begin: float, end: float, control: Control) -> dict[str, Any]:
+    """What a probe saw between two moments (monotonic).
+
+    Turns in which the machine stood still are told apart; what it stood is not taken from them.
+    """
     facts = [fact for fact in map(json.loads, report.read_text().splitlines()) if begin <= fact["at"] <= end]
-    late = [fact["late"] for fact in facts if "late" in fact]
-    pauses = [fact["gc"] for fact in facts if "gc" in fact]
+    all_late = sorted((fact for fact in facts if "late" in fact), key=lambda fact: -fact["late"])
+    late: list[dict[str, Any]] = []
+    stopped: list[dict[str, Any]] = []
+    for fact in all_late:
+        stood = control.stood(fact["at"] - fact["late"], fact["at"])
+        (stopped if stood > STOOD * fact["late"] else late).append(fact)
+    pauses = [(fact["gc"], fact["generation"]) for fact in facts if "gc" in fact]
     return {
-        "longest turn ms": round(max(late, default=0.0) * 1e3, 1),
-        "turns over 5 ms": sum(x > 0.005 for x in late),
-        "longest garbage collection ms": round(max(pauses, default=0.0) * 1e3, 1),
+        "longest turn ms": _ms(late[0]["late"]) if late else 0.0,
+        "turns over 5 ms": sum(fact["late"] > 0.005 for fact in late),
+        "longest turns": [
+            {
+                **{name: _ms(fact[name]) for name in ("late", "cpu", "queued", "waited", "waking")},
+                "faults": fact["faults"],
+                "calls": [f"{name} {_ms(took)}" for name, took in fact["calls"]],
+            }
+            for fact in late[:LONGEST_TOLD]
+        ],
+        "while the machine stood still": {
+            "longest turn ms": _ms(stopped[0]["late"]) if stopped else 0.0,
+            "turns over 5 ms": sum(fact["late"] > 0.005 for fact in stopped),
+        },
+        "longest garbage collection ms": _ms(max(pauses, default=(0.0, 0))[0]),
+        "of generation": max(pauses, default=(0.0, 0))[1],
     }
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1e3, 1)
 
 
 class _PlayedLink(LinkProtocol):

@@ -26,7 +26,7 @@ from _reactor import run_in_reactor
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from _crowd import KEM, LAYERS, ROOT, sleep, turns
+from _crowd import KEM, LAYERS, ROOT, Control, sleep, stand_back, turns
 from _surroundings import HOST, Usage, free_port
 from document import node
 from twisted.internet import reactor
@@ -144,13 +144,15 @@ class Run:
             process = subprocess.Popen(  # noqa: ASYNC220 - it returns at once
                 command, cwd=self._folder, env=environment, stdout=output, stderr=output
             )
-        self._process = process
+        stand_back()
+        self._process, self._control = process, Control(self._folder / "control")
         try:
             return await self._drive(Usage(process.pid), report)
         except Exception:
             print((self._folder / "output.log").read_text()[-2000:], file=sys.stderr)
             raise
         finally:
+            self._control.stop()
             process.terminate()
             process.wait(10)
             self._workers.stop()
@@ -168,7 +170,7 @@ class Run:
             "uploads: longest answer s": round(max(seconds for _, seconds in answers), 2),
             "uploads: median answer s": round(statistics.median(seconds for _, seconds in answers), 2),
             "uploads: cpu ms each": round(spent / self._count * 1e3, 2),
-            "uploads: turns": turns(report, began, uploaded),
+            "uploads: turns": turns(report, began, uploaded, self._control),
         }
         raw = b""
         while not raw:
@@ -180,7 +182,7 @@ class Run:
             "document: nodes": document.size,
             "document: bytes": len(raw),
             "document: seconds after the last answer": round(made - uploaded, 2),
-            "document: turns": turns(report, uploaded - 0.1, made),
+            "document: turns": turns(report, uploaded - 0.1, made, self._control),
         }
         cpu, began = usage.cpu(), time.monotonic()
         fetched = await self._all([self._fetch(epoch, raw) for _ in range(self._count)], usage)
@@ -188,7 +190,7 @@ class Run:
             "fetches answered": sum(ok for ok, _ in fetched),
             "fetches: longest answer s": round(max(seconds for _, seconds in fetched), 2),
             "fetches: cpu ms each": round((usage.cpu() - cpu) / self._count * 1e3, 2),
-            "fetches: turns": turns(report, began, time.monotonic()),
+            "fetches: turns": turns(report, began, time.monotonic(), self._control),
             "memory MiB before": round(memory / 2**20, 1),
             "memory MiB highest": round(self._peak / 2**20, 1),
         }

@@ -25,7 +25,7 @@ from _reactor import run_in_reactor
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from _crowd import KEM, Crowd, sleep
+from _crowd import KEM, Crowd, sleep, stand_back
 from _surroundings import Usage
 from twisted.internet.defer import Deferred, gatherResults
 
@@ -38,6 +38,8 @@ from katzentwist.wire.chunks import Reassembly
 from katzentwist.wire.commands import Consensus2, GetConsensus2
 from katzentwist.wire.legal import CLIENT
 
+EARLY = 0.3
+"""Part of an epoch that must be left when the program starts."""
 ROLES = {"mix": ("mix1",), "gateway": ("gateway1",), "client": ("gateway1", "client")}
 
 
@@ -110,9 +112,13 @@ def links(metrics: str) -> tuple[int, int]:
 async def measure(crowd: Crowd, args: argparse.Namespace) -> dict[str, Any]:
     """All phases."""
     await crowd.listen()
+    _, _, left = crowd.epochs.now(time.time())
+    if left < EARLY * crowd.epochs.period:
+        await sleep(left)  # too late for a document of this epoch
     running = ROLES[args.role]
     name = running[-1]
     usage = [Usage(crowd.start(each).pid) for each in running][-1]
+    stand_back()
     epoch = crowd.epochs.number(time.time())
 
     async def until_served(number: int) -> float:

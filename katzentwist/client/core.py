@@ -26,6 +26,7 @@ from katzentwist.net.dialling import dial_in_turn
 from katzentwist.net.owner import Context, ILink, LinkOwner
 from katzentwist.net.proxy import Login, Socks5
 from katzentwist.net.tcp import Endpoints, Transports
+from katzentwist.net.turns import Bin
 from katzentwist.pki.document import GeometryMismatchError, SignedDocument, verify
 from katzentwist.wire import Command, CommandSizes, PeerCredentials, SessionConfig, SessionKind
 from katzentwist.wire.legal import CLIENT
@@ -78,6 +79,7 @@ class Client(LinkOwner):
         self._timer: IDelayedCall | None = None
         self._stopped: Deferred[None] | None = None
         self._refused: set[str] = set()
+        self._bin = Bin(context.turns)
 
     # Life ----------------------------------------------------------------------------------------------------------
 
@@ -90,6 +92,7 @@ class Client(LinkOwner):
         self._stopped = Deferred()
         stopped = self._stopped
         self._do(self.core.stop())
+        self._bin.stop()
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         self._timer = None
@@ -245,8 +248,14 @@ class Client(LinkOwner):
 
         checked = self._context.workers.run(joined)
         checked.addErrback(self._not_verified, event.epoch)
-        checked.addCallback(lambda document: self._do(core.verified(event.epoch, document)))
+        checked.addCallback(self._verified, event.epoch)
         checked.addErrback(lambda f: self.log.failure("taking a document failed", failure=f))
+
+    def _verified(self, document: SignedDocument | None, epoch: int) -> None:
+        before = self.core.documents.held
+        self._do(self.core.verified(epoch, document))
+        for old in before.keys() - self.core.documents.held.keys():
+            self._bin.add(before[old].document.nodes())
 
     def _not_verified(self, failure: Failure, epoch: int) -> None:
         if not failure.check(PKIError, KatzentwistError):

@@ -173,14 +173,16 @@ class AuthorityCore:
         self._documents[document.document.epoch] = document
         self._signed.add(document.document.epoch)
 
-    def forget(self, now: float) -> None:
-        """Drop what is too old to be asked for."""
+    def forget(self, now: float) -> list[Descriptor]:
+        """Drop what is too old to be asked for; the descriptors that were in it, which take a while to free."""
         epoch = self.epochs.number(now)
+        forgotten: list[Descriptor] = []
         for number in [n for n in self._documents if n < epoch - KEPT_DOCUMENTS]:
-            del self._documents[number]
+            forgotten += self._documents.pop(number).document.nodes()
         for number in [n for n in self._uploads if n < epoch - KEPT_UPLOADS]:
-            del self._uploads[number]
+            forgotten += self._uploads.pop(number).values()
             self._failed.pop(number, None)
+        return forgotten
 
     # Uploads -------------------------------------------------------------------------------------------------------
 

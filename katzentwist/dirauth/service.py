@@ -30,6 +30,7 @@ from katzentwist.net.accepting import LinkFactory
 from katzentwist.net.address import Address
 from katzentwist.net.owner import Context
 from katzentwist.net.tcp import Transports
+from katzentwist.net.turns import Bin
 from katzentwist.node.keyfiles import KeyPair
 from katzentwist.pki import document
 from katzentwist.status.metrics import Metrics
@@ -90,6 +91,7 @@ class AuthorityService(Service):
         self._state = AuthorityState(Path(config.data_dir), identity_hash(identity.public), call_in_reactor)
         self._timer: IDelayedCall | None = None
         self._busy: set[Deferred[Any]] = set()
+        self._bin = Bin(context.turns)
         self._epoch_seen = 0
 
     # Start and stop ------------------------------------------------------------------------------------------------
@@ -184,6 +186,7 @@ class AuthorityService(Service):
         super().stopService()  # type: ignore[no-untyped-call]
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
+        self._bin.stop()
         return Deferred.fromCoroutine(self._stopped())
 
     async def _stopped(self) -> None:
@@ -267,7 +270,7 @@ class AuthorityService(Service):
                 names=", ".join(member.name or member.id.hex()[:16] for member in waiting[:WAITING_SHOWN]),
             )
         self._epoch_seen = epoch
-        self.core.forget(now)
+        self._bin.add(self.core.forget(now))
         self._work(self._keep(self._state.prune(epoch - KEPT_UPLOADS, epoch - KEPT_DOCUMENTS)))
 
     def _look(self) -> None:

@@ -22,8 +22,9 @@ from katzentwist.mix.pipeline import Pipeline
 from katzentwist.net.accepting import LinkFactory
 from katzentwist.net.owner import ILink, LinkOwner
 from katzentwist.net.registry import LinkRegistry
+from katzentwist.net.turns import Gradual
 from katzentwist.node.identity import Identity
-from katzentwist.node.runtime import Gradual, Repeating, Runtime
+from katzentwist.node.runtime import Repeating, Runtime
 from katzentwist.wire import Command, PeerCredentials, SessionConfig, SessionKind
 from katzentwist.wire.commands import Disconnect
 from katzentwist.wire.legal import GATEWAY_LISTENER, NODE_LISTENER
@@ -71,7 +72,7 @@ class Incoming(LinkOwner):
         self._most = most_links()
         pipeline.drained = self._read_on
         self._rechecks = Repeating(runtime.reactor, lambda: runtime.debug.reauth_interval / 1000, self.recheck)
-        self._judging = Gradual(runtime.reactor, self._recheck)
+        self._judging = Gradual(runtime.context.turns, self._recheck)
 
     def factory(self) -> LinkFactory:
         """The factory of a listener."""

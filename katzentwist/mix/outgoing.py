@@ -19,8 +19,9 @@ from katzentwist.mix.drops import DropReason, drop
 from katzentwist.mix.peers import Direction, Neighbours, Verdict
 from katzentwist.net.dialling import dial
 from katzentwist.net.owner import ILink, LinkOwner
+from katzentwist.net.turns import Gradual
 from katzentwist.node.identity import Identity
-from katzentwist.node.runtime import Gradual, Repeating, Runtime
+from katzentwist.node.runtime import Repeating, Runtime
 from katzentwist.pki.descriptor import Descriptor
 from katzentwist.wire import PeerCredentials, SessionConfig, SessionKind
 from katzentwist.wire.commands import NoOp
@@ -33,7 +34,7 @@ SKEW_WARNING: Final = 30
 """Seconds between two clocks; beyond P/8 a node stands outside around each epoch change (spec: pki 13.5)."""
 KEEP_ALIVE: Final = 45.0
 """Seconds after which a quiet link gets a NoOp: v0.0.99 listeners close after 120 s without a command."""
-DIAL_BREATH: Final = 0.05
+DIAL_BREATH: Final = 0.01
 """Seconds between the dials of a few destinations: some 300 handshakes per second, with time for packets in between."""
 
 
@@ -287,9 +288,10 @@ class Connector:
         self._housekeeping = Repeating(runtime.reactor, lambda: 1.0, self._keep)
         self._rechecks = Repeating(runtime.reactor, lambda: runtime.debug.reauth_interval / 1000, self.recheck)
         # A layer may have thousands of nodes: dialling them all, or judging them all, takes many turns.
-        self._dialling = Gradual(runtime.reactor, self._hold, DIAL_BREATH)
-        self._judging: Gradual[OutgoingLink] = Gradual(runtime.reactor, OutgoingLink.recheck)
-        self._keeping: Gradual[OutgoingLink] = Gradual(runtime.reactor, OutgoingLink.housekeeping)
+        turns = runtime.context.turns
+        self._dialling = Gradual(turns, self._hold, DIAL_BREATH)
+        self._judging: Gradual[OutgoingLink] = Gradual(turns, OutgoingLink.recheck)
+        self._keeping: Gradual[OutgoingLink] = Gradual(turns, OutgoingLink.housekeeping)
         self._running = False
 
     def __iter__(self) -> Iterator[OutgoingLink]:
@@ -311,7 +313,8 @@ class Connector:
         """Add missing destinations, take ended links away."""
         if not self._running:
             return
-        self._links = {node: link for node, link in self._links.items() if not link.ended}
+        for node in [node for node, link in self._links.items() if link.ended]:
+            del self._links[node]
         self._dialling.start(self._neighbours.destinations(*self._runtime.epoch()))
 
     def _hold(self, destination: Descriptor) -> None:

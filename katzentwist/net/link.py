@@ -373,7 +373,11 @@ class LinkProtocol(Protocol):
             self._timer.reset(delay)
 
     def _timed(self) -> None:
+        """Thousands of links that were made in the same second are timed in the same one."""
         self._timer = None
+        self._context.turns.add(self._look_at_clock)
+
+    def _look_at_clock(self) -> None:
         if self._heard:
             self._session.heard(self._heard)
         self._feed(self._session.handle_deadline, self._context.reactor.seconds())

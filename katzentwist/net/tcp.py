@@ -13,15 +13,14 @@ from typing import Any, Protocol
 from twisted.internet.endpoints import (
     HostnameEndpoint,
     TCP4ClientEndpoint,
-    TCP4ServerEndpoint,
     TCP6ClientEndpoint,
-    TCP6ServerEndpoint,
 )
 from twisted.internet.interfaces import IStreamClientEndpoint, IStreamServerEndpoint
 from twisted.internet.tcp import Connection
 
 from katzentwist.errors import ConfigError
 from katzentwist.net.address import Address
+from katzentwist.net.portions import ServerEndpoint
 from katzentwist.randomness import SystemRandom
 
 CONNECT_TIMEOUT = 60.0
@@ -48,8 +47,7 @@ class TCP:
         literal = address.ip
         if literal is None:
             raise ConfigError(f"{address.url}: can only listen on an IP address")
-        endpoint = TCP6ServerEndpoint if literal.version == 6 else TCP4ServerEndpoint
-        return endpoint(reactor, address.port, backlog=BACKLOG, interface=str(literal))
+        return ServerEndpoint(reactor, address.port, BACKLOG, str(literal))
 
     def dial(self, reactor: Any, address: Address, timeout: float) -> IStreamClientEndpoint:
         """By the family of the literal; names are resolved, and both families tried."""

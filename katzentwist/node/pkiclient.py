@@ -24,6 +24,7 @@ from katzentwist.errors import KatzentwistError, PKIError
 from katzentwist.logger import ModuleLogger, notice
 from katzentwist.net.owner import ILink
 from katzentwist.net.pkilink import Authority, Caller, Timeouts, request
+from katzentwist.net.turns import Bin
 from katzentwist.node.clockwatch import ClockWatch
 from katzentwist.node.identity import Identity
 from katzentwist.node.keyfiles import write_bytes
@@ -89,6 +90,7 @@ class PKIClient:
         )
         self._ticking = Repeating(runtime.reactor, self._pause, self._tick)
         self._watch_clock = ClockWatch()
+        self._bin = Bin(runtime.context.turns)
         self._stopped = False
         self._epoch = runtime.epoch()[0]
         self._under_way: set[Deferred[Any]] = set()
@@ -121,6 +123,7 @@ class PKIClient:
         """Give up what is under way, silently."""
         self._stopped = True
         self._ticking.stop()
+        self._bin.stop()
         for work in list(self._under_way):
             work.cancel()
 
@@ -143,7 +146,11 @@ class PKIClient:
             for publisher in self._publishers:
                 publisher.documents_changed()
             self._changed()
-        for action in self.core.due(wall, mono):
+        held = self.core.documents.copy()
+        actions = self.core.due(wall, mono)
+        for epoch in held.keys() - self.core.documents.keys():
+            self._bin.add(held[epoch].document.nodes())
+        for action in actions:
             work = self._fetch(action) if isinstance(action, Fetch) else self._upload(action)
             self._watch(Deferred.fromCoroutine(work))
 

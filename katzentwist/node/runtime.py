@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from functools import cached_property
-from typing import Any, Final, Generic, TypeVar
+from typing import Any
 
 import attrs
 from twisted.internet.interfaces import IDelayedCall
@@ -21,12 +21,6 @@ from katzentwist.randomness import IRandom
 from katzentwist.sphinx import Geometry
 from katzentwist.status.metrics import Metrics
 from katzentwist.wire import CommandSizes
-
-T = TypeVar("T")
-SLICE: Final = 0.001
-"""Seconds of the reactor that one slice of long work may take."""
-BREATH: Final = 0.004
-"""Seconds between two slices: what else waits goes first, and the work takes a fifth of the time at most."""
 
 
 @attrs.frozen(kw_only=True)
@@ -97,38 +91,3 @@ class Repeating:
         timer, self._timer = self._timer, None
         if timer is not None and timer.active():
             timer.cancel()
-
-
-class Gradual(Generic[T]):
-    """Does something with each of many things, in slices, so that no turn of the reactor is long.
-
-    :param each: called with one thing after the other; what it raises ends the round and is logged by the reactor.
-    :param breath: seconds between two slices.
-    """
-
-    def __init__(self, reactor: Any, each: Callable[[T], None], breath: float = BREATH) -> None:
-        self._reactor, self._each, self._breath = reactor, each, breath
-        self._left: Iterator[T] = iter(())
-        self._timer: IDelayedCall | None = None
-
-    def start(self, things: Iterable[T]) -> None:
-        """Begin a round, now; the round before ends where it is."""
-        self.stop()
-        self._left = iter(things)
-        self._slice()
-
-    def _slice(self) -> None:
-        self._timer = None
-        end = self._reactor.seconds() + SLICE
-        for thing in self._left:
-            self._each(thing)
-            if self._reactor.seconds() >= end:
-                self._timer = self._reactor.callLater(self._breath, self._slice)
-                return
-
-    def stop(self) -> None:
-        """Leave the rest."""
-        timer, self._timer = self._timer, None
-        if timer is not None and timer.active():
-            timer.cancel()
-        self._left = iter(())

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import chain
 from typing import Final, NamedTuple, TypeVar
 
 import attrs
@@ -197,6 +198,10 @@ class Document:
             yield from (Place(index, node) for node in layer)
         yield from (Place(LAYER_GATEWAY, node) for node in self.gateway_nodes)
         yield from (Place(LAYER_SERVICE, node) for node in self.service_nodes)
+
+    def nodes(self) -> Iterator[Descriptor]:
+        """Every node, in the order of :meth:`places`."""
+        return chain(*self.topology, self.gateway_nodes, self.service_nodes)
 
     def layer(self, number: int) -> Sequence[Descriptor]:
         """The nodes of one layer, as :class:`Place` numbers them."""

@@ -385,6 +385,19 @@ class SessionTests(SynchronousTestCase):
         self.assertEqual(self.listener.told, [True])
         self.failureResultOf(self.send(client), ComposeError)
 
+    def test_old_documents(self) -> None:
+        """Their nodes are freed bit by bit when a new document takes their place."""
+        client = self.client()
+        first = client.core.document()
+        assert first is not None
+        freed: list[object] = []
+        self.patch(client._bin, "add", freed.extend)
+        while client.core.documents.held.keys() & {first.epoch}:
+            self.assertEqual(freed, [])
+            self.network.run(10)
+        self.assertEqual(freed, list(first.nodes()))
+        self.assertGreater(len(freed), 3)
+
     def test_old_replies_are_lost(self) -> None:
         """A new session has a new queue."""
         client = self.client()

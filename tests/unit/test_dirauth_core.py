@@ -216,6 +216,18 @@ class PublishingTests(SynchronousTestCase):
         self.assertLessEqual(len(core._documents), 5)
         self.assertLessEqual(len(core._uploads), 3)
 
+    def test_forgotten(self) -> None:
+        """Whoever lets old state go gets the descriptors that were in it: freeing thousands is work of its own."""
+        core = core_of(self.nodes, at(START))
+        self.run_epoch(core, START)
+        before = core.document(START + 1)
+        assert before is not None
+        self.assertEqual(core.forget(at(START + 1)), [])
+        forgotten = core.forget(at(START + 20))
+        self.assertEqual({node.id for node in forgotten}, {node.id for node in self.nodes})
+        self.assertEqual(len(forgotten), 2 * len(self.nodes), "of the uploads and of the document")
+        self.assertEqual((core._documents, core._uploads, core.forget(at(START + 21))), ({}, {}, []))
+
     def test_missing_node(self) -> None:
         """With a node missing the authority waits for the descriptor deadline."""
         self.nodes = nodes(4)

@@ -151,7 +151,7 @@ class PKICase(SynchronousTestCase):
         self.said.append((event["log_level"].name, formatEvent(event)))
 
     def verify(self, raw: bytes, epoch: int, now: int) -> SignedDocument:
-        document: Any = SimpleNamespace(epoch=int(raw), size=0, sphinx_geometry_hash=b"")
+        document: Any = SimpleNamespace(epoch=int(raw), size=0, sphinx_geometry_hash=b"", nodes=lambda: [int(raw)])
         return SignedDocument(raw=raw, document=document, signers=[], missing=[])
 
     def run_for(self, seconds: float, step: float = 0.25) -> None:
@@ -233,6 +233,16 @@ class FetchTests(PKICase):
         self.run_for(5)
         self.assertIn(NOW, self.half.taken)
         self.assertTrue(any("on disk" in text for level, text in self.said if level == "warn"))
+
+    def test_old(self) -> None:
+        """The nodes of a document that is too old are freed bit by bit."""
+        freed: list[object] = []
+        self.patch(self.client._bin, "add", freed.extend)
+        self.client.start()
+        self.run_for(12)
+        self.assertEqual((sorted(self.client.core.documents)[0], freed), (NOW - 2, []))
+        self.run_for(EPOCHS.period)
+        self.assertEqual((sorted(self.client.core.documents)[0], freed), (NOW - 1, [NOW - 2]))
 
     def test_geometry(self) -> None:
         """A network of another geometry is fatal (spec: node 2.7)."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
+import random
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from katzentwist.wire import chunks
@@ -32,3 +35,14 @@ class ChunkTests(SynchronousTestCase):
             for piece in pieces:
                 found = reader.add(piece)
             self.assertEqual(b"".join(found), unhex(case["blob"]))
+
+    def test_sizes(self) -> None:
+        """Documents that are compressed in several steps, and streams that fill their last chunk or just not."""
+        document = random.Random(1).randbytes(3 * (chunks._STEP // 2) + 1)
+        stream = b"".join(piece.payload for piece in chunks.split(document, 1000))
+        self.assertEqual(gzip.decompress(stream), document)
+        for size in (len(stream) - 1, len(stream), len(stream) + 1):
+            pieces = chunks.split(document, size)
+            self.assertEqual([len(p.payload) for p in pieces], [size, 1] if size < len(stream) else [len(stream)])
+            self.assertEqual({p.chunk_total for p in pieces}, {len(pieces)})
+        self.assertEqual(gzip.decompress(chunks.split(b"", 1000)[0].payload), b"")
