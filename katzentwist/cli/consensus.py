@@ -10,11 +10,12 @@ from typing import Any
 
 import attrs
 
-from katzentwist.cli.output import UsageFault, print_json, table
+from katzentwist.cli.output import Progress, UsageFault, print_json, table
 from katzentwist.client import tool
 from katzentwist.clock import SystemClock
 from katzentwist.config import authority
 from katzentwist.crypto import kem, keys, sign
+from katzentwist.errors import PKIError
 from katzentwist.net.owner import Context
 from katzentwist.net.pkilink import Authority, request
 from katzentwist.net.tcp import Transports
@@ -89,8 +90,12 @@ def run(args: argparse.Namespace) -> int:
 def from_file(path: Path, client_file: str | None) -> Found:
     """A document on disk, verified if the keys of a client file are given; its age does not count."""
     raw = path.read_bytes()
-    certificate = Certificate.parse(raw)
-    document = Document.from_payload(certificate.certified)
+    try:
+        certificate = Certificate.parse(raw)
+        document = Document.from_payload(certificate.certified)
+    except PKIError as e:
+        hint = "; a configuration file goes behind -f, --thin or --authority" if path.suffix == ".toml" else ""
+        raise PKIError(f"{path} is no signed document: {e}{hint}") from e
     if client_file is None:
         signers = {s.signer: (s.signer.hex(), False) for s in certificate.signatures.values()}
         return Found(raw=raw, document=document, signers=signers, verified=False)
@@ -114,12 +119,14 @@ def through_gateway(path: Path) -> Found:
     """As a client."""
     config = tool.read_config(path)
     found: list[Found] = []
+    progress = Progress()
 
     async def main(reactor: Any) -> int:
         own = tool.Tool(reactor, config)
         own.start()
         try:
-            await own.ready(connected=False)
+            await own.ready(connected=False, say=progress.show)
+            progress.clear()
             signed = own.core.signed_document()
             if signed is not None:
                 names = {a.id: a.identifier for a in config.authorities}

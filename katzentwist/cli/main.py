@@ -38,8 +38,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UsageFault as e:
         fail(args.command, str(e))
         return 2
-    except (KatzentwistError, OSError) as e:
+    except KatzentwistError as e:
         fail(args.command, str(e))
+        return 1
+    except OSError as e:
+        fail(args.command, f"{e.filename}: {e.strerror}" if e.filename and e.strerror else str(e))
         return 1
     except KeyboardInterrupt:
         return 1

@@ -38,7 +38,10 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print replies as JSON")
     parser.add_argument("socket", metavar="SOCKET", help="the socket, or the DataDir that holds it")
-    parser.add_argument("words", metavar="COMMAND", nargs=argparse.REMAINDER, help="a command with its arguments")
+    words = parser.add_argument(
+        "words", metavar="COMMAND", nargs=argparse.REMAINDER, help="a command with its arguments; none: a dialogue"
+    )
+    words.required = False  # argparse would name it where only SOCKET is missing
     parser.set_defaults(run=run)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from typing import Any, TextIO
 
@@ -33,7 +34,9 @@ class Progress:
     def show(self, text: str) -> None:
         """Replace the line."""
         if self._shown:
-            self._stream.write(f"\r\x1b[K{text}")
+            # A line that wraps could not be written over.
+            columns = shutil.get_terminal_size().columns
+            self._stream.write(f"\r\x1b[K{text[: columns - 1]}")
             self._stream.flush()
 
     def clear(self) -> None:

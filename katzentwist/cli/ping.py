@@ -81,8 +81,7 @@ def run(args: argparse.Namespace) -> int:
         own = tool.Tool(reactor, config, credentials=credentials, gateway=args.gateway)
         own.start()
         try:
-            show.waiting("waiting for a gateway and a document")
-            await own.ready()
+            await own.ready(say=show.waiting)
             return await Pinging(_Own(own, args.service), args, show).run()
         finally:
             await own.stop()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from katzentwist.cli.output import UsageFault
+from katzentwist.errors import KatzentwistError
 from katzentwist.testnet.plan import Shape
 
 
@@ -33,8 +35,16 @@ NAMES = ("mixes", "layers", "providers", "gateways", "service_nodes", "epoch", "
 
 
 def shape_of(args: argparse.Namespace) -> Shape:
-    """The shape that was asked for."""
-    return Shape(**given(args))
+    """The shape that was asked for.
+
+    :raises UsageFault: no network can have it.
+    """
+    shape = Shape(**given(args))
+    try:
+        shape.check()
+    except KatzentwistError as e:
+        raise UsageFault(str(e)) from e
+    return shape
 
 
 def given(args: argparse.Namespace) -> dict[str, Any]:

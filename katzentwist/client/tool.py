@@ -139,10 +139,13 @@ class Tool(Listener):
         await self.client.stop()
         self._workers.stop()
 
-    async def ready(self, patience: float = 0.0, connected: bool = True) -> Document:
+    async def ready(
+        self, patience: float = 0.0, connected: bool = True, say: Callable[[str], None] = lambda text: None
+    ) -> Document:
         """Wait for a session and a current document.
 
         :param connected: False if a document is enough.
+        :param say: told each second what is waited for, and why it is not there.
         :raises ToolError: it took too long.
         """
         patience = patience or max(PATIENCE, min(1.5 * self.epochs.period, 180.0))
@@ -152,9 +155,10 @@ class Tool(Listener):
             if document is not None and (self.core.connected or not connected):
                 return document
             left = until - self.clock.monotonic()
+            what = "a gateway session" if not self.core.connected else "a current document from the gateway"
             if left <= 0:
-                what = "a gateway session" if not self.core.connected else "a current document from the gateway"
                 raise ToolError(f"waited {patience:.0f} s in vain for {what}: {self.why_not}")
+            say(f"waiting for {what}, {left:.0f} s more at most: {self.why_not}")
             await self._change(min(left, 1.0))
 
     async def _change(self, seconds: float) -> None:
