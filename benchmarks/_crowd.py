@@ -20,25 +20,26 @@ from document import PORT, node
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.internet.protocol import Factory
 
 from katzentwist.clock import Epochs, SystemClock, parse_duration
 from katzentwist.crypto import kem, sign
-from katzentwist.crypto.keys import identity_hash
-from katzentwist.net.accepting import LinkFactory
 from katzentwist.net.link import LinkProtocol
-from katzentwist.net.owner import Context, ILink, LinkOwner
+from katzentwist.net.owner import Context, LinkOwner
 from katzentwist.net.tcp import Transports
 from katzentwist.net.workers import ThreadWorkers
+from katzentwist.node.identity import Identity
 from katzentwist.node.keyfiles import KeyPair, load_or_create
 from katzentwist.pki import Document, topology
 from katzentwist.pki.descriptor import Descriptor
 from katzentwist.pki.upload import SignedUpload
 from katzentwist.randomness import SystemRandom
 from katzentwist.sphinx import Geometry
+from katzentwist.testing.authority import authority_factory
 from katzentwist.testnet.plan import Network, Shape, generate
-from katzentwist.wire import Command, CommandSizes, SessionConfig, SessionKind
-from katzentwist.wire.commands import Consensus, GetConsensus, PostDescriptor, PostDescriptorStatus
-from katzentwist.wire.legal import AUTHORITY_NODE, NODE_LISTENER
+from katzentwist.wire import CommandSizes, SessionConfig, SessionKind
+from katzentwist.wire.codes import ConsensusCode, DescriptorCode
+from katzentwist.wire.legal import NODE_LISTENER
 
 ROOT = Path(__file__).parent.parent
 KEM = "xwing"
@@ -69,7 +70,7 @@ def stand_back() -> None:
         os.sched_setscheduler(int(thread), os.SCHED_IDLE, os.sched_param(0))
 
 
-class Crowd(LinkOwner):
+class Crowd:
     """The network.
 
     :param running: names of the real programs: ``mix1``, ``gateway1``, ``servicenode1``, ``client``.
@@ -84,8 +85,10 @@ class Crowd(LinkOwner):
         self.geometry = Geometry.from_user_payload(shape.user_payload, LAYERS + 2, nike="x25519")
         authority = self.network.nodes[0]
         random = SystemRandom()
-        self.identity = load_or_create(authority.folder, "identity", sign.by_name("Ed25519"), random)
-        self.link = load_or_create(authority.folder, "link", kem.by_name(KEM), random)
+        self.keys = Identity.of(
+            load_or_create(authority.folder, "identity", sign.by_name("Ed25519"), random),
+            load_or_create(authority.folder, "link", kem.by_name(KEM), random),
+        )
         self.workers = ThreadWorkers(reactor)
         self.context = Context(reactor=reactor, clock=SystemClock(), random=random, workers=self.workers)
         self.transports = Transports(reactor)
@@ -99,18 +102,17 @@ class Crowd(LinkOwner):
 
     # The authority -------------------------------------------------------------------------------------------------
 
-    def commandReceived(self, link: ILink, command: Command) -> None:
-        """One request, one reply."""
-        if isinstance(command, PostDescriptor):
-            descriptor = SignedUpload.parse(command.payload).descriptor
-            self._uploads.setdefault(command.epoch, {})[descriptor.name] = descriptor
-            link.send(PostDescriptorStatus(error_code=0))
-        elif isinstance(command, GetConsensus):
-            raw = self._document(command.epoch)
-            link.send(Consensus(error_code=0 if raw else 1, payload=raw))
-            if raw:
-                self.served.setdefault(command.epoch, time.monotonic())
-        link.close()
+    async def _post(self, _peer: bytes, epoch: int, payload: bytes) -> int:
+        descriptor = SignedUpload.parse(payload).descriptor
+        self._uploads.setdefault(epoch, {})[descriptor.name] = descriptor
+        return DescriptorCode.OK
+
+    def _get(self, epoch: int) -> tuple[int, bytes]:
+        raw = self._document(epoch)
+        if not raw:
+            return ConsensusCode.NOT_FOUND, b""
+        self.served.setdefault(epoch, time.monotonic())
+        return ConsensusCode.OK, raw
 
     def _document(self, epoch: int) -> bytes:
         now, elapsed, _ = self.epochs.now(time.time())
@@ -119,7 +121,7 @@ class Crowd(LinkOwner):
         if set(wanted) - set(real) or epoch > now + 1 or (epoch > now and elapsed < NEXT * self.epochs.period):
             return b""
         if epoch not in self.documents:
-            self.documents[epoch] = self._make(epoch, real).sign(self.identity.private, now)
+            self.documents[epoch] = self._make(epoch, real).sign(self.keys.identity.private, now)
         return self.documents[epoch]
 
     def _make(self, epoch: int, real: dict[str, Descriptor]) -> Document:
@@ -166,22 +168,19 @@ class Crowd(LinkOwner):
         """Open the authority and the played nodes."""
         self.workers.start()
         address = self.network.nodes[0].addresses[0]
-        config = SessionConfig(
-            kem=kem.by_name(KEM),
-            private=self.link.private,
-            public=self.link.public,
-            additional_data=identity_hash(self.identity.public),
-            kind=SessionKind.PKI,
-            accepts=AUTHORITY_NODE,
-        )
         endpoint = TCP4ServerEndpoint(reactor, int(address.rsplit(":", 1)[1]), interface="127.0.0.1")
-        await endpoint.listen(LinkFactory(self.context, config, self))
+        await endpoint.listen(
+            authority_factory(self.context, kem.by_name(KEM), self.keys, post=self._post, get=self._get)
+        )
         played = TCP4ServerEndpoint(reactor, PORT, backlog=4096, interface="0.0.0.0")
-        await played.listen(_PlayedFactory(self, config))
+        await played.listen(_PlayedFactory(self))
 
     def config_at(self, host: str) -> SessionConfig:
         """The session of the played node of this address."""
-        node_id, pair = self._by_host[host]
+        return self.session(*self._by_host[host])
+
+    def session(self, node_id: bytes, pair: KeyPair) -> SessionConfig:
+        """Of a played node with this identity."""
         return SessionConfig(
             kem=kem.by_name(KEM),
             private=pair.private,
@@ -315,13 +314,15 @@ class _PlayedLink(LinkProtocol):
         super().connectionMade()
 
 
-class _PlayedFactory(LinkFactory):
-    def __init__(self, crowd: Crowd, config: SessionConfig) -> None:
-        super().__init__(crowd.context, config, LinkOwner())
+class _PlayedFactory(Factory):
+    noisy = False
+
+    def __init__(self, crowd: Crowd) -> None:
         self._crowd = crowd
 
     def buildProtocol(self, addr: object) -> LinkProtocol:
         """Without limits: the dialler is on trial, not we."""
-        link = _PlayedLink(self._crowd.context, self.config, LinkOwner(), initiator=False)
+        nobody = self._crowd.session(self._crowd.keys.id, self._crowd.keys.link)
+        link = _PlayedLink(self._crowd.context, nobody, LinkOwner(), initiator=False)
         link.crowd = self._crowd
         return link

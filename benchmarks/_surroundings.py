@@ -41,10 +41,11 @@ from katzentwist.pki.document import Document
 from katzentwist.pki.upload import SignedUpload
 from katzentwist.randomness import SystemRandom
 from katzentwist.sphinx import Geometry
+from katzentwist.testing.authority import authority_factory
 from katzentwist.testnet.plan import Ports
-from katzentwist.wire import Command, CommandSizes, PeerCredentials, SessionConfig, SessionKind
-from katzentwist.wire.commands import Consensus, GetConsensus, PostDescriptor, PostDescriptorStatus
-from katzentwist.wire.legal import AUTHORITY_NODE, CLIENT, NODE_DIALLER, NODE_LISTENER
+from katzentwist.wire import CommandSizes, PeerCredentials, SessionConfig, SessionKind
+from katzentwist.wire.codes import ConsensusCode, DescriptorCode
+from katzentwist.wire.legal import CLIENT, NODE_DIALLER, NODE_LISTENER
 
 HOST = "127.0.0.1"
 KEM = "xwing"
@@ -132,7 +133,7 @@ class Neighbour(LinkOwner):
         )
 
 
-class Surroundings(LinkOwner):
+class Surroundings:
     """The authority and all neighbours.
 
     :param senders: how many send.
@@ -209,19 +210,13 @@ class Surroundings(LinkOwner):
 
     # The authority -------------------------------------------------------------------------------------------------
 
-    def authenticate(self, link: ILink, credentials: PeerCredentials) -> bool:
-        """At the authority everyone may ask."""
-        return True
+    async def _post(self, _peer: bytes, epoch: int, payload: bytes) -> int:
+        self.descriptors[epoch] = SignedUpload.parse(payload).descriptor
+        return DescriptorCode.OK
 
-    def commandReceived(self, link: ILink, command: Command) -> None:
-        """One request, one reply."""
-        if isinstance(command, PostDescriptor):
-            self.descriptors[command.epoch] = SignedUpload.parse(command.payload).descriptor
-            link.send(PostDescriptorStatus(error_code=0))
-        elif isinstance(command, GetConsensus):
-            raw = self._document(command.epoch)
-            link.send(Consensus(error_code=0 if raw else 1, payload=raw or b""))
-        link.close()
+    def _get(self, epoch: int) -> tuple[int, bytes]:
+        raw = self._document(epoch)
+        return ConsensusCode.NOT_FOUND if raw is None else ConsensusCode.OK, raw or b""
 
     def mix_key(self) -> bytes | None:
         """The node's mix key for the current epoch; None before it has uploaded one."""
@@ -265,17 +260,9 @@ class Surroundings(LinkOwner):
     async def listen(self) -> None:
         """Open the authority and the receivers."""
         self.workers.start()
-        config = SessionConfig(
-            kem=kem.by_name(KEM),
-            private=self.authority.link.private,
-            public=self.authority.link.public,
-            additional_data=self.authority.id,
-            kind=SessionKind.PKI,
-            accepts=AUTHORITY_NODE,
-        )
-        await TCP4ServerEndpoint(reactor, self.authority_port, interface=HOST).listen(
-            LinkFactory(self.context, config, self)
-        )
+        authority = TCP4ServerEndpoint(reactor, self.authority_port, interface=HOST)
+        factory = authority_factory(self.context, kem.by_name(KEM), self.authority, post=self._post, get=self._get)
+        await authority.listen(factory)
         for node in [*self.receivers, self.gateway, self.service]:
             endpoint = TCP4ServerEndpoint(reactor, node.port, interface=HOST)
             await endpoint.listen(LinkFactory(self.context, node.config(NODE_LISTENER), node))

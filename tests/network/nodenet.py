@@ -23,13 +23,11 @@ from katzentwist.config.halves import Half as HalfConfig
 from katzentwist.config.halves import Kind
 from katzentwist.config.services import Service
 from katzentwist.config.whitelist import GATEWAY, MIX, SERVICE, Member
-from katzentwist.crypto.keys import identity_hash
 from katzentwist.dirauth._core import AuthorityCore, examine
-from katzentwist.dirauth.listener import AuthorityListener
 from katzentwist.dirauth.making import Network
 from katzentwist.mix.mixkeys import MixKeys
 from katzentwist.mix.service import PublishingHalf
-from katzentwist.net import Context, LinkFactory, LinkOwner, SynchronousWorkers, dial, parse_address
+from katzentwist.net import Context, LinkOwner, SynchronousWorkers, dial, parse_address
 from katzentwist.net.owner import ILink
 from katzentwist.node.identity import Identity
 from katzentwist.node.keyfiles import KeyPair
@@ -43,9 +41,10 @@ from katzentwist.provider.clients import Clients
 from katzentwist.provider.end import PacketEnd
 from katzentwist.provider.mailbox import Mailbox
 from katzentwist.provider.ratelimit import LimitSource
-from katzentwist.randomness import SeededRandom
+from katzentwist.randomness import IRandom, SeededRandom
 from katzentwist.sphinx import build, build_block, choose_path, decrypt_reply, new_surb
 from katzentwist.status.metrics import Metrics
+from katzentwist.testing.authority import authority_factory
 from katzentwist.testing.network import MemoryNetwork
 from katzentwist.testing.stores import MemorySpool
 from katzentwist.wire import SessionConfig, SessionKind
@@ -60,16 +59,21 @@ PARAMETERS = Parameters(mu=0.01, lambda_p=0.01, lambda_l=0.01, lambda_m=0.001)
 ECHO = "+echo"
 
 
-def authority_entry(port: int, identity_key: bytes, link_key: bytes) -> Authority:
+def authority_entry(port: int, keys: Identity) -> Authority:
     """An authority in the files of nodes."""
     return Authority(
         identifier=f"auth{port}",
-        identity_key=identity_key,
+        identity_key=keys.identity.public,
         signature_scheme="Ed25519",
-        link_key=link_key,
+        link_key=keys.link.public,
         wire_kem="x25519",
         addresses=(parse_address(f"tcp://127.0.0.1:{port}"),),
     )
+
+
+def new_keys(random: IRandom) -> Identity:
+    """Fresh ones."""
+    return Identity.of(KeyPair(*SIGNER.generate(random)), KeyPair(*WIRE.generate(random)))
 
 
 class FakeAuthority:
@@ -81,7 +85,7 @@ class FakeAuthority:
 
     def __init__(self, net: NodeNet, port: int) -> None:
         self.net, self.port = net, port
-        self.identity, self.link = SIGNER.generate(net.random), WIRE.generate(net.random)
+        self.keys = new_keys(net.random)
         self.mute = False
         self.hidden: set[int] = set()
         self.members: dict[bytes, Member] = {}
@@ -91,7 +95,7 @@ class FakeAuthority:
     @property
     def config(self) -> Authority:
         """Its entry in the files of nodes."""
-        return authority_entry(self.port, self.identity[1], self.link[1])
+        return authority_entry(self.port, self.keys)
 
     def start(self, nodes: list[FakeNode]) -> None:
         """Listen, with these nodes on the white list."""
@@ -108,15 +112,10 @@ class FakeAuthority:
         )
         now = self.net.clock.wallclock()
         self.core = AuthorityCore(self.members, network, EPOCHS, now=now, bootstrap=True)
-        session = SessionConfig(
-            kem=WIRE,
-            private=self.link[0],
-            public=self.link[1],
-            additional_data=identity_hash(self.identity[1]),
-            kind=SessionKind.PKI,
+        listed = self.members.__contains__
+        self._factory = authority_factory(
+            self.net.context(), WIRE, self.keys, post=self._post, get=self._get, is_member=listed
         )
-        listener = AuthorityListener(self.members.__contains__, self._post, self._get, Metrics())
-        self._factory = LinkFactory(self.net.context(), session, listener)
         self.listen()
         self.net.reactor.callLater(0, self._tick)
 
@@ -149,7 +148,7 @@ class FakeAuthority:
         now = self.net.clock.wallclock()
         for epoch in self.core.publishable(now):
             making = self.core.begin(epoch)
-            self.core.published(making.sign(self.identity[0], self.net.random.bytes(32), EPOCHS.number(now)))
+            self.core.published(making.sign(self.keys.identity.private, self.net.random.bytes(32), EPOCHS.number(now)))
 
     def _tick(self) -> None:
         self.core.forget(self.net.clock.wallclock())
@@ -162,7 +161,7 @@ class FakeNode:
 
     def __init__(self, net: NodeNet, name: str, kind: Kind, port: int, **debug: Any) -> None:
         self.net, self.kind = net, kind
-        self.identity = Identity.of(KeyPair(*SIGNER.generate(net.random)), KeyPair(*WIRE.generate(net.random)))
+        self.identity = new_keys(net.random)
         address = parse_address(f"tcp://127.0.0.1:{port}")
         self.config = HalfConfig(kind=kind, identifier=name, key_dir="", addresses=(address,), listen=(address,))
         self.debug = debug

@@ -12,26 +12,22 @@ from twisted.logger import formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from katzentwist.config.common import Authority
-from katzentwist.crypto.keys import identity_hash
-from katzentwist.dirauth.listener import AuthorityListener
 from katzentwist.errors import PKIError
 from katzentwist.logger import ModuleLogger
-from katzentwist.net import Context, LinkFactory, SynchronousWorkers, parse_address
+from katzentwist.net import Context, SynchronousWorkers, parse_address
 from katzentwist.node.clockwatch import ClockWatch
-from katzentwist.node.identity import Identity
-from katzentwist.node.keyfiles import KeyPair
 from katzentwist.node.pkiclient import PKIClient
 from katzentwist.node.runtime import Runtime
 from katzentwist.pki.descriptor import Descriptor
 from katzentwist.pki.document import GeometryMismatchError, SignedDocument
 from katzentwist.randomness import SeededRandom
 from katzentwist.status.metrics import Metrics
+from katzentwist.testing.authority import authority_factory
 from katzentwist.testing.network import MemoryNetwork
-from katzentwist.wire import SessionConfig, SessionKind
 from katzentwist.wire.codes import ConsensusCode, DescriptorCode
 
-from ..network.clientnet import EPOCHS, GEOMETRY, SIGNER, WIRE, FakeClock
-from ..network.nodenet import NodeNet, authority_entry
+from ..network.clientnet import EPOCHS, GEOMETRY, WIRE, FakeClock
+from ..network.nodenet import NodeNet, authority_entry, new_keys
 
 NOW = 4_000_000
 
@@ -44,22 +40,14 @@ class Desk:
     """
 
     def __init__(self, case: PKICase, port: int) -> None:
-        self.identity, self.link = SIGNER.generate(case.random), WIRE.generate(case.random)
+        self.keys = new_keys(case.random)
         self.port = port
         self.answer: int | None = DescriptorCode.OK
         self.documents: bool | None = True
         self.uploads: list[float] = []
         self.fetches = 0
         self._case = case
-        session = SessionConfig(
-            kem=WIRE,
-            private=self.link[0],
-            public=self.link[1],
-            additional_data=identity_hash(self.identity[1]),
-            kind=SessionKind.PKI,
-        )
-        listener = AuthorityListener(lambda node: True, self._post, self._get, Metrics())
-        self._factory = LinkFactory(case.context, session, listener)
+        self._factory = authority_factory(case.context, WIRE, self.keys, post=self._post, get=self._get)
         self.address = parse_address(f"tcp://127.0.0.1:{port}")
         self.listen()
 
@@ -81,14 +69,14 @@ class Desk:
 
     @property
     def config(self) -> Authority:
-        return authority_entry(self.port, self.identity[1], self.link[1])
+        return authority_entry(self.port, self.keys)
 
 
 class Half:
     """A publisher."""
 
     def __init__(self, random: SeededRandom) -> None:
-        self.identity = Identity.of(KeyPair(*SIGNER.generate(random)), KeyPair(*WIRE.generate(random)))
+        self.identity = new_keys(random)
         self.taken: list[int] = []
 
     def descriptor(self, epoch: int) -> Descriptor:
