@@ -179,13 +179,7 @@ class PluginRequest:
         return _dumps(self._old(self._new(), response_size))
 
     def _new(self) -> dict[str, Any]:
-        out: dict[str, Any] = {
-            "RequestAt": self.request_at,
-            "Delay": self.delay,
-            "ID": self.id,
-            "Payload": self.payload,
-            "SURB": self.surb,
-        }
+        out = _common(self)
         if self.is_parameters_request:
             out["IsParametersRequest"] = True
         return out
@@ -233,13 +227,7 @@ class PluginResponse:
 
     def encode(self) -> bytes:
         """The new shape; old nodes take the payload out of it."""
-        out: dict[str, Any] = {
-            "RequestAt": self.request_at,
-            "Delay": self.delay,
-            "ID": self.id,
-            "Payload": self.payload,
-            "SURB": self.surb,
-        }
+        out = _common(self)
         if self.is_parameters_response:
             out["IsParametersResponse"] = True
         if self.params:
@@ -249,3 +237,14 @@ class PluginResponse:
     def encode_old(self) -> bytes:
         """The old shape."""
         return _dumps({"Payload": self.payload})
+
+
+def _common(message: PluginRequest | PluginResponse) -> dict[str, Any]:
+    """The keys of both messages of the new shape, in the order in which v0.0.99 writes them."""
+    return {
+        "RequestAt": message.request_at,
+        "Delay": message.delay,
+        "ID": message.id,
+        "Payload": message.payload,
+        "SURB": message.surb,
+    }
