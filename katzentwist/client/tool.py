@@ -155,10 +155,10 @@ class Tool(Listener):
             if document is not None and (self.core.connected or not connected):
                 return document
             left = until - self.clock.monotonic()
-            what = "a gateway session" if not self.core.connected else "a current document from the gateway"
+            what = "gateway session" if not self.core.connected else "current document from the gateway"
             if left <= 0:
-                raise ToolError(f"waited {patience:.0f} s in vain for {what}: {self.why_not}")
-            say(f"waiting for {what}, {left:.0f} s more at most: {self.why_not}")
+                raise ToolError(f"waited {patience:.0f} s in vain for a {what}: {self.why_not}")
+            say(f"no {what} yet, {left:.0f} s left: {self.why_not}")
             await self._change(min(left, 1.0))
 
     async def _change(self, seconds: float) -> None:

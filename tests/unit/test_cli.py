@@ -91,7 +91,7 @@ class WaitingTests(SynchronousTestCase):
         clock.pump([1.0] * 3)
         self.assertEqual(
             said,
-            [f"waiting for a gateway session, {s} s more at most: {tool.why_not}" for s in (3, 2, 1)],
+            [f"no gateway session yet, {s} s left: {tool.why_not}" for s in (3, 2, 1)],
         )
         self.assertIn(tool.why_not, str(self.failureResultOf(waiting, ToolError).value))
 
