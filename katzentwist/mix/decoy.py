@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 import attrs
@@ -234,7 +234,7 @@ def make_packet(plan: Plan, geometry: Geometry, random: IRandom) -> tuple[bytes,
 class DecoySource:
     """Sends the loops of one half.
 
-    :param send: ``(node, packets, now)``, straight to the link.
+    :param send: ``({node: packets}, now)``, straight to the link.
     """
 
     log = ModuleLogger("decoy")
@@ -245,7 +245,7 @@ class DecoySource:
         kind: Kind,
         node: bytes,
         decoy_id: bytes,
-        send: Callable[[bytes, list[bytes], float], None],
+        send: Callable[[Mapping[bytes, list[bytes]], float], None],
     ) -> None:
         self._runtime, self._send = runtime, send
         self._timer: Any = None
@@ -318,7 +318,7 @@ class DecoySource:
         now = self._runtime.clock.monotonic()
         self.core.sent(plan, keys, now, self._runtime.epoch()[0])
         self._runtime.metrics.count("decoy_loops_sent_total")
-        self._send(plan.forward.hops[0].id, [packet], now)
+        self._send({plan.forward.hops[0].id: [packet]}, now)
 
     def _failed(self, failure: Failure) -> None:
         if failure.check(SphinxError):

@@ -34,7 +34,7 @@ from typing import Final
 from katzentwist.errors import StoreError
 from katzentwist.logger import ModuleLogger
 from katzentwist.mix.drops import DropReason
-from katzentwist.mix.scheduler import Entry
+from katzentwist.mix.scheduler import Due, Entry, by_hop
 
 BATCH: Final = 64
 MOST: Final = 1 << 21
@@ -131,6 +131,10 @@ class DiskQueue:
             self.log.error("{path}: {count} packets could not be {how}", path=self._path, count=self._failures, how=how)
 
     # Out -----------------------------------------------------------------------------------------------------------
+
+    def take_due(self, now: float, most: int, oldest: float) -> Due:
+        """See :class:`~katzentwist.mix.scheduler.DelayQueue`."""
+        return by_hop(self.pop_due(now, most), oldest)
 
     def pop_due(self, now: float, most: int) -> list[Entry]:
         """Remove up to *most* due entries, earliest first."""

@@ -190,8 +190,7 @@ class Half:
             due = self.scheduler.dispatch(now + ROUNDING)
             if not due:
                 break
-            for node, packets in due.items():
-                self.connector.send(node, packets, now)
+            self.connector.send(due, now)
             now = self.runtime.clock.monotonic()
         self._arm()
 

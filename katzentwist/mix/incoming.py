@@ -65,7 +65,7 @@ class Incoming(LinkOwner):
     ) -> None:
         self._runtime, self._identity = runtime, identity
         self._neighbours, self._pipeline, self._clients = neighbours, pipeline, clients
-        self._count_packets = runtime.metrics.series("incoming_requests_total", command="*commands.SendPacket")
+        self._packets = runtime.metrics.series("incoming_requests_total", command="*commands.SendPacket")
         self.links = LinkRegistry()
         self._peers: dict[ILink, _Peer] = {}
         self._paused: set[ILink] = set()
@@ -192,7 +192,7 @@ class Incoming(LinkOwner):
         if not peer.can_send:
             drop(self._runtime.metrics, DropReason.INCOMING_OUT_OF_EPOCH, len(packets))
             return
-        self._count_packets(len(packets))
+        self._packets.amount += len(packets)
         if peer.client and self._clients is not None:
             packets = self._clients.allow(link, packets)
             if not packets:

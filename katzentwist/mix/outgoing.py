@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -66,14 +66,15 @@ class OutgoingLink(LinkOwner):
     def send(self, packets: list[bytes], now: float) -> None:
         """Send packets that are due now, or keep them for at most SendSlack."""
         link = self._link
-        if link is not None and not self.can_send:
-            drop(self._runtime.metrics, DropReason.OUTGOING_PEER_NOT_CONNECTED, len(packets))
-            return
-        if link is not None and link.writable and not self._queue:
-            self._last_sent = now
-            if not link.sendPackets(packets):
-                drop(self._runtime.metrics, DropReason.OUTGOING_SEND_COMMAND_FAILED, len(packets))
-            return
+        if link is not None:
+            if not self.can_send:
+                drop(self._runtime.metrics, DropReason.OUTGOING_PEER_NOT_CONNECTED, len(packets))
+                return
+            if link.writable and not self._queue:
+                self._last_sent = now
+                if not link.sendPackets(packets):
+                    drop(self._runtime.metrics, DropReason.OUTGOING_SEND_COMMAND_FAILED, len(packets))
+                return
         self._purge(now)
         room = max(0, QUEUE - len(self._queue))
         self._queue.extend((now, packet) for packet in packets[:room])
@@ -331,13 +332,15 @@ class Connector:
         """Reauthenticate every peer."""
         self._judging.start(self)
 
-    def send(self, node: bytes, packets: list[bytes], now: float) -> None:
-        """Send due packets to a node."""
-        link = self._links.get(node)
-        if link is None or link.ended:
-            drop(self._runtime.metrics, DropReason.DISPATCH_NO_CONNECTION, len(packets))
-        else:
-            link.send(packets, now)
+    def send(self, due: Mapping[bytes, list[bytes]], now: float) -> None:
+        """Send due packets to their nodes."""
+        links = self._links
+        for node, packets in due.items():
+            link = links.get(node)
+            if link is None or link.ended:
+                drop(self._runtime.metrics, DropReason.DISPATCH_NO_CONNECTION, len(packets))
+            else:
+                link.send(packets, now)
 
     def stop(self) -> None:
         """Close all links."""

@@ -25,11 +25,15 @@ from katzentwist.sphinx import BatchResult, Kind, unwrap_batch
 
 BATCH: Final = 64
 """Most packets per native call: at 60 us each a thread is busy for 4 ms, so batches delay each other little."""
-INLINE: Final = 24
-"""Up to so many packets, a ms of work, are unwrapped on the spot: waking a thread, and being woken by it, costs more
-for a few packets than it frees."""
-INLINE_SHARE: Final = 0.5
-"""Of the reactor's time, so that it stays free for the links of a busy node."""
+INLINE: Final = 32
+"""So many packets, 1.4 ms of work, are unwrapped on the spot in one turn: waking a thread, and being woken by it, costs
+more than it frees while the reactor has time."""
+SHARE: Final = 0.85
+"""Of the reactor's time, what packets may take before threads unwrap them."""
+SAVED: Final = 0.001
+"""Seconds of it that may be left from a quiet time."""
+AROUND: Final = 15e-6
+"""Seconds of the reactor that a packet takes besides: to be read, to wait, to be sent."""
 INBOUND_LIMIT: Final = 8192
 """Packets that wait for a worker, 25 MB of them, from which links are not read on until half of them are gone."""
 
@@ -37,17 +41,19 @@ HERE: Final = SynchronousWorkers()
 
 _Waiting = tuple[float, bool, list[bytes]]
 """(arrival, from a client, packets)."""
+_FORWARD: Final = int(Kind.FORWARD)
+_FAILED: Final = frozenset({int(Kind.INVALID), int(Kind.REDUNDANT)})
 
 
 class _Spare:
-    """Time that the reactor has for unwrapping: INLINE_SHARE of what passes, and no more than a ms saved up."""
+    """Time that the reactor has for packets: SHARE of what passes, and no more than SAVED of it saved up."""
 
     def __init__(self) -> None:
-        self._left, self._seen = 0.001, 0.0
+        self._left, self._seen = SAVED, 0.0
 
     def some(self, now: float) -> bool:
         """Whether there is any."""
-        self._left = min(0.001, self._left + INLINE_SHARE * (now - self._seen))
+        self._left = min(SAVED, self._left + SHARE * (now - self._seen))
         self._seen = now
         return self._left > 0
 
@@ -81,11 +87,15 @@ class Pipeline:
     ) -> None:
         self._runtime, self._kind, self._keys, self._decoy_id = runtime, kind, keys, decoy_id
         self._schedule, self._deliver, self._decoy, self._after_batch = schedule, deliver, decoy, after_batch
+        self._unwraps = runtime.metrics.series("sphinx_unwraps_total")
         self._waiting: deque[_Waiting] = deque()
+        self._fresh: tuple[list[bytes], list[bytes]] = [], []
+        """What came in this turn, and since when: from nodes, from clients."""
         self._count = 0
         self._busy = 0
         self._spare = _Spare()
         self._looking = self._closed = False
+        self._fresh_since: float | None = None
         self.full = False
         self.drained: Callable[[], None] = lambda: None
         self._patience = runtime.debug.unwrap_delay / 1000
@@ -97,53 +107,68 @@ class Pipeline:
 
     def intake(self, packets: list[bytes], from_client: bool) -> None:
         """Take packets of the right length. If :attr:`full` is true then, the caller should stop reading a while."""
-        self._waiting.append((self._runtime.clock.monotonic(), from_client, packets))
-        self._count += len(packets)
-        self.full = self.full or self._count >= INBOUND_LIMIT
-        if not self._looking:
+        if self._fresh_since is None:
             # At the end of this turn, so that what other links brought in it goes into the same batch.
+            self._fresh_since = self._runtime.clock.monotonic()
+            self._look_soon()
+        self._fresh[from_client].extend(packets)
+        self._count += len(packets)
+        if self._count >= INBOUND_LIMIT:
+            self.full = True
+
+    def _look_soon(self) -> None:
+        if not self._looking:
             self._looking = True
             self._runtime.reactor.callLater(0, self._look)
 
     def _look(self) -> None:
         self._looking = False
+        if self._fresh_since is not None:
+            for from_client, packets in enumerate(self._fresh):
+                if packets:
+                    self._waiting.append((self._fresh_since, bool(from_client), packets))
+            self._fresh, self._fresh_since = ([], []), None
         self._work()
 
     def _work(self) -> None:
-        """Give waiting packets to idle workers."""
+        """Unwrap a few waiting packets, or give all to idle workers."""
         while self._waiting and self._busy < self._runtime.debug.num_sphinx_workers:
             now = self._runtime.clock.monotonic()
-            arrivals, packets = self._take(now)
+            here = not self._busy and self._spare.some(now)
+            arrivals, packets = self._take(now, INLINE if here else BATCH)
             if not packets:
                 continue
             keys = self._keys.candidates(self._runtime.epoch()[0])
             if not keys:
                 drop(self._runtime.metrics, DropReason.UNWRAP_FAILED, len(packets))
                 continue
-            here = not self._busy and len(packets) <= INLINE and self._spare.some(now)
             self._busy += 1
             (HERE if here else self._runtime.workers).submit(
                 unwrap_batch,
                 ([k.private for k in keys], packets, self._runtime.geometry),
-                partial(self._finished, arrivals, keys, now),
+                partial(self._finished, arrivals, keys, now, here),
             )
+            self._spare.use(AROUND * len(packets))
             if here:
                 self._spare.use(self._runtime.clock.monotonic() - now)
+                if self._waiting:
+                    self._look_soon()
+                break
         if self.full and self._count <= INBOUND_LIMIT // 2:
             self.full = False
             self.drained()
 
-    def _take(self, now: float) -> tuple[list[tuple[float, bool]], list[bytes]]:
+    def _take(self, now: float, most: int) -> tuple[list[tuple[float, bool]], list[bytes]]:
         """The next batch, with (arrival, from a client) for each packet; those that waited too long are dropped."""
         arrivals: list[tuple[float, bool]] = []
         packets: list[bytes] = []
-        while self._waiting and len(packets) < BATCH:
+        while self._waiting and len(packets) < most:
             arrival, from_client, group = self._waiting.popleft()
             if now - arrival > self._patience:
                 drop(self._runtime.metrics, DropReason.UNWRAP_DWELL_EXCEEDED, len(group))
                 self._count -= len(group)
                 continue
-            room = BATCH - len(packets)
+            room = most - len(packets)
             if len(group) > room:
                 self._waiting.appendleft((arrival, from_client, group[room:]))
                 group = group[:room]
@@ -153,7 +178,12 @@ class Pipeline:
         return arrivals, packets
 
     def _finished(
-        self, arrivals: list[tuple[float, bool]], keys: list[MixKey], began: float, results: list[BatchResult] | Failure
+        self,
+        arrivals: list[tuple[float, bool]],
+        keys: list[MixKey],
+        began: float,
+        here: bool,
+        results: list[BatchResult] | Failure,
     ) -> None:
         self._busy -= 1
         if self._closed:
@@ -166,18 +196,19 @@ class Pipeline:
             else:
                 self._unwrapped(results, arrivals, keys, began)
         finally:
-            self._work()
+            if not here:
+                self._work()
 
     def _unwrapped(
         self, results: list[BatchResult], arrivals: list[tuple[float, bool]], keys: list[MixKey], began: float
     ) -> None:
         replayed = self._replays(results, keys)
-        self._runtime.metrics.count("sphinx_unwraps_total", len(results))
+        passes = self._kind is not NodeKind.SERVICE
         for result, (arrival, from_client), again in zip(results, arrivals, replayed, strict=True):
             if again:
                 continue
             kind = result[2]
-            if kind == Kind.FORWARD and self._kind is not NodeKind.SERVICE:
+            if kind == _FORWARD and passes:
                 delay = forward_delay(result[4], began - arrival, self._period)  # type: ignore[arg-type]
                 if isinstance(delay, DropReason):
                     drop(self._runtime.metrics, delay)
@@ -191,30 +222,20 @@ class Pipeline:
     def _replays(self, results: list[BatchResult], keys: list[MixKey]) -> list[bool]:
         """For each result, whether it is not to be processed: a replay, or counted as failed already."""
         metrics = self._runtime.metrics
-        tags: list[list[bytes]] = [[] for _ in keys]
-        places: list[list[int]] = [[] for _ in keys]
-        out = [False] * len(results)
-        failed = 0
-        for place, result in enumerate(results):
-            if result[2] in (Kind.INVALID, Kind.REDUNDANT):
-                out[place] = True
-                failed += 1
-            else:
-                tags[result[0]].append(result[1] or b"")
-                places[result[0]].append(place)
-        replays = 0
-        for key, of_key, at in zip(keys, tags, places, strict=True):
-            if not of_key:
-                continue
-            for place, again in zip(at, key.seen.test_and_set(of_key), strict=True):
-                if again:
-                    out[place] = True
-                    replays += 1
-        if replays:
-            metrics.count("replayed_packets_total", replays)
-        if failed + replays:
-            drop(metrics, DropReason.UNWRAP_FAILED, failed + replays)
-            metrics.count("sphinx_unwraps_total", -(failed + replays))
+        out = [True] * len(results)
+        unwrapped = 0
+        for number, key in enumerate(keys):
+            places = [at for at, result in enumerate(results) if result[0] == number and result[2] not in _FAILED]
+            if places:
+                unwrapped += len(places)
+                for at, again in zip(places, key.seen.test_and_set([results[at][1] for at in places]), strict=True):  # type: ignore[misc]
+                    out[at] = again
+        refused = sum(out)
+        if refused:
+            drop(metrics, DropReason.UNWRAP_FAILED, refused)
+            if replays := refused - (len(results) - unwrapped):
+                metrics.count("replayed_packets_total", replays)
+        self._unwraps.amount += len(results) - refused
         return out
 
     def _end(self, kind: Kind, result: BatchResult, arrival: float, from_client: bool, began: float) -> None:
@@ -254,4 +275,5 @@ class Pipeline:
         if self._count:
             drop(self._runtime.metrics, DropReason.SHUTDOWN, self._count)
         self._waiting.clear()
+        self._fresh, self._fresh_since = ([], []), None
         self._count = 0

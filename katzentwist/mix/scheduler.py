@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import attrs
 
+from katzentwist.crypto.native import native
 from katzentwist.mix.drops import DropReason
 from katzentwist.randomness import IRandom
 
 Entry = tuple[float, int, bytes, bytes]
 """(due time, serial number, id of the next hop, packet)."""
+Due = tuple[dict[bytes, list[bytes]], int]
+"""(Packets by next hop, in order of due time; how many more were late, and are gone)."""
 Dropped = Callable[[DropReason, int], None]
 
 MOST = 1 << 18
@@ -25,11 +28,11 @@ class DelayQueue(Protocol):
     def push(self, due: float, next_hop: bytes, packet: bytes) -> None:
         """Add a packet."""
 
-    def pop_due(self, now: float, most: int) -> list[Entry]:
-        """Remove up to *most* entries with due time <= *now*, earliest first."""
+    def take_due(self, now: float, most: int, oldest: float) -> Due:
+        """Remove up to *most* packets with due time <= *now*, earliest first; those due before *oldest* are late."""
 
     def next_due(self) -> float | None:
-        """Due time of the earliest entry."""
+        """Due time of the earliest packet."""
 
     def __len__(self) -> int: ...
 
@@ -37,51 +40,74 @@ class DelayQueue(Protocol):
         """Let go of everything."""
 
 
-def _remove(heap: list[Entry], at: int) -> None:
-    """Take the entry at this place out of a heap, in logarithmic time: an overloaded node does it for each packet."""
-    entry = heap.pop()
-    if at == len(heap):
-        return
-    while at > 0 and entry < heap[(at - 1) // 2]:
-        heap[at] = heap[(at - 1) // 2]
-        at = (at - 1) // 2
-    while (child := 2 * at + 1) < len(heap):
-        if child + 1 < len(heap) and heap[child + 1] < heap[child]:
-            child += 1
-        if entry < heap[child]:
-            break
-        heap[at] = heap[child]
-        at = child
-    heap[at] = entry
+def by_hop(entries: Iterable[Entry], oldest: float) -> Due:
+    """Sort due packets by where they go."""
+    out: dict[bytes, list[bytes]] = {}
+    late = 0
+    for due, _, next_hop, packet in entries:
+        if due < oldest:
+            late += 1
+        else:
+            out.setdefault(next_hop, []).append(packet)
+    return out, late
+
+
+class Heap:
+    """Delayed packets in pure Python; the native core has the same in less time and memory."""
+
+    def __init__(self) -> None:
+        self._entries: list[Entry] = []
+        self._serial = 0
+
+    def push(self, due: float, hop: bytes, packet: bytes) -> None:
+        """Add a packet."""
+        self._serial += 1
+        heapq.heappush(self._entries, (due, self._serial, hop, packet))
+
+    def take_due(self, now: float, most: int, oldest: float) -> Due:
+        """See :class:`DelayQueue`."""
+        out: list[Entry] = []
+        while self._entries and len(out) < most and self._entries[0][0] <= now:
+            out.append(heapq.heappop(self._entries))
+        return by_hop(out, oldest)
+
+    def next_due(self) -> float | None:
+        """Due time of the earliest packet."""
+        return self._entries[0][0] if self._entries else None
+
+    def remove(self, at: int) -> None:
+        """Take the packet at this place out, whichever that is.
+
+        :raises IndexError: there are not so many.
+        """
+        self._entries[at] = self._entries[-1]
+        self._entries.pop()
+        heapq.heapify(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def clear(self) -> None:
+        """Drop everything."""
+        self._entries.clear()
 
 
 class MemoryQueue:
-    """A heap. One random entry leaves when there are more than *limit* (the new one included); 0: than :data:`MOST`."""
+    """In memory. When there are more than *limit* packets, or :data:`MOST` if that is 0, a random one leaves."""
 
     def __init__(self, random: IRandom, dropped: Dropped, limit: int = 0) -> None:
-        self._heap: list[Entry] = []
-        self._serial = 0
+        self._heap = Heap() if native is None else native.DelayHeap()
         self._random, self._dropped, self._limit = random, dropped, limit or MOST
+        self.take_due = self._heap.take_due
+        self.next_due = self._heap.next_due
 
     def push(self, due: float, next_hop: bytes, packet: bytes) -> None:
         """Add a packet; may drop one as ``scheduler_queue_overflow``."""
-        self._serial += 1
-        heapq.heappush(self._heap, (due, self._serial, next_hop, packet))
-        if len(self._heap) > self._limit:
-            _remove(self._heap, self._random.below(len(self._heap)))
-            self._dropped(DropReason.SCHEDULER_QUEUE_OVERFLOW, 1)
-
-    def pop_due(self, now: float, most: int) -> list[Entry]:
-        """Remove up to *most* due entries, earliest first."""
         heap = self._heap
-        out: list[Entry] = []
-        while heap and len(out) < most and heap[0][0] <= now:
-            out.append(heapq.heappop(heap))
-        return out
-
-    def next_due(self) -> float | None:
-        """Due time of the earliest entry."""
-        return self._heap[0][0] if self._heap else None
+        heap.push(due, next_hop, packet)
+        if len(heap) > self._limit:
+            heap.remove(self._random.below(len(heap)))
+            self._dropped(DropReason.SCHEDULER_QUEUE_OVERFLOW, 1)
 
     def __len__(self) -> int:
         return len(self._heap)
@@ -130,16 +156,7 @@ class Scheduler:
 
     def dispatch(self, now: float) -> dict[bytes, list[bytes]]:
         """The due packets by next hop, in order of due time; late ones are dropped."""
-        out: dict[bytes, list[bytes]] = {}
-        blown = 0
-        oldest = now - self.slack
-        for due, _, next_hop, packet in self.queue.pop_due(now, self.burst):
-            if due < oldest:
-                blown += 1
-            elif next_hop in out:
-                out[next_hop].append(packet)
-            else:
-                out[next_hop] = [packet]
+        out, blown = self.queue.take_due(now, self.burst, now - self.slack)
         if blown:
             self.dropped(DropReason.SCHEDULER_DEADLINE_BLOWN, blown)
         return out

@@ -11,7 +11,7 @@ While there is more traffic than an event per millisecond the set is not watched
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
@@ -28,7 +28,7 @@ QUIET = 3
 class Reader(Protocol):
     """A link, as its burst reader sees it."""
 
-    def burst(self, packets: list[bytes], rest: list[bytes] | str | None, now: float) -> None:
+    def burst(self, packets: list[bytes], rest: Sequence[bytes] | str | None, now: float) -> None:
         """Packets came, then *rest*: other commands, or the text of a refusal; None: have a look yourself."""
 
     def failed(self, failure: Failure) -> None:

@@ -219,7 +219,7 @@ class LinkProtocol(Protocol):
             self._in_burst = False
             self._context.bursts.remove(self._fd)
 
-    def burst(self, packets: list[bytes], rest: list[bytes] | str | None, now: float) -> None:
+    def burst(self, packets: list[bytes], rest: Sequence[bytes] | str | None, now: float) -> None:
         """See bursts.Reader."""
         if self._closing:  # since it was read, by what another link brought
             return

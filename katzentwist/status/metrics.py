@@ -6,7 +6,6 @@ thread counts.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
@@ -66,6 +65,13 @@ BUCKETS: Final = tuple(0.05 * 2**k for k in range(12))
 Labels = tuple[tuple[str, str], ...]
 
 
+@attrs.define(eq=False)
+class Series:
+    """One counter. Who counts often keeps it, and adds to *amount* itself."""
+
+    amount: int = 0
+
+
 @attrs.define
 class _Histogram:
     counts: list[int] = attrs.field(factory=lambda: [0] * len(BUCKETS))
@@ -83,7 +89,7 @@ class Metrics:
 
     described: Mapping[str, str] = COUNTERS
     described_summaries: Mapping[str, str] = SUMMARIES
-    counters: Counter[tuple[str, Labels]] = attrs.field(factory=Counter)
+    _counters: dict[tuple[str, Labels], Series] = attrs.field(factory=dict)
     _summaries: dict[tuple[str, Labels], list[float]] = attrs.field(factory=dict)
     _gauges: dict[tuple[str, Labels], Callable[[], float]] = attrs.field(factory=dict)
     _handshakes: dict[Labels, _Histogram] = attrs.field(factory=dict)
@@ -95,20 +101,24 @@ class Metrics:
 
     def count(self, name: str, amount: int = 1, **labels: str) -> None:
         """Add to the counter *name* (without prefix)."""
-        self.counters[name, (*labels.items(), *self._labels)] += amount
+        self.series(name, **labels).amount += amount
 
-    def series(self, name: str, **labels: str) -> Callable[[int], None]:
-        """:meth:`count` for one series, for what counts often."""
-        counters, key = self.counters, (name, (*labels.items(), *self._labels))
-
-        def add(amount: int) -> None:
-            counters[key] += amount
-
-        return add
+    def series(self, name: str, **labels: str) -> Series:
+        """One series of the counter *name*; it is shown from now on."""
+        key = name, (*labels.items(), *self._labels)
+        found = self._counters.get(key)
+        if found is None:
+            found = self._counters[key] = Series()
+        return found
 
     def value(self, name: str, **labels: str) -> int:
         """The value of one counter series."""
-        return self.counters[name, (*labels.items(), *self._labels)]
+        return self.counters.get((name, (*labels.items(), *self._labels)), 0)
+
+    @property
+    def counters(self) -> dict[tuple[str, Labels], int]:
+        """The values of all series of counters."""
+        return {key: series.amount for key, series in self._counters.items()}
 
     def observe(self, name: str, value: float) -> None:
         """Feed a summary."""
@@ -138,8 +148,8 @@ class Metrics:
 
     def forget_epochs(self, before: int) -> None:
         """Delete the series of epochs before this one: their number would only grow."""
-        for series in [key for key in self.counters if any(k == "epoch" and int(v) < before for k, v in key[1])]:
-            del self.counters[series]
+        for series in [key for key in self._counters if any(k == "epoch" and int(v) < before for k, v in key[1])]:
+            del self._counters[series]
 
     def render(self) -> str:
         """The Prometheus text format, version 0.0.4."""

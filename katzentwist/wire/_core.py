@@ -209,7 +209,7 @@ class Session:
         """Packets came at this time, by way of :meth:`opening`; tell it before :meth:`handle_deadline`."""
         self._arm(now)
 
-    def opened(self, commands: list[bytes] | str, now: float) -> list[Event]:
+    def opened(self, commands: Sequence[bytes] | str, now: float) -> list[Event]:
         """Other commands came, or what did was refused, by way of :meth:`opening`.
 
         :raises CommandError: as :meth:`receive`.
@@ -367,7 +367,7 @@ class Session:
             self._die(CommandError(f"record refused: {error}"))
         return self._take(frames, now) if frames else []
 
-    def _take(self, frames: list[bytes], now: float) -> list[Event]:
+    def _take(self, frames: Sequence[bytes], now: float) -> list[Event]:
         try:
             events = self._commands(frames)
         except CommandError as error:
@@ -375,7 +375,7 @@ class Session:
         self._arm(now)
         return events
 
-    def _commands(self, frames: list[bytes]) -> list[Event]:
+    def _commands(self, frames: Sequence[bytes]) -> list[Event]:
         events: list[Event] = []
         if self._phase is Phase.FIRST:
             first = commands.parse(frames[0], self._config.kind, self._config.sizes)

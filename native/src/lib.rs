@@ -8,6 +8,7 @@ mod aez;
 mod build;
 mod commands;
 mod cpu;
+mod delays;
 mod hopkeys;
 mod mlkem;
 mod py_aez;
@@ -29,7 +30,7 @@ mod x25519;
 use pyo3::prelude::*;
 
 /// Counts changes of what this module offers; katzentwist/crypto/native.py refuses another number.
-const INTERFACE: u32 = 5;
+const INTERFACE: u32 = 6;
 
 /// Which code runs on this processor.
 #[pyfunction]
@@ -70,6 +71,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<py_marks::Marks>()?;
     module.add_class::<py_records::RecordSealer>()?;
     module.add_class::<py_records::RecordOpener>()?;
+    module.add_class::<delays::DelayHeap>()?;
     module.add_class::<replay::ReplaySet>()?;
     Ok(())
 }

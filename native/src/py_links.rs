@@ -6,7 +6,7 @@ use crate::py_records::{RecordOpener, RecordSealer};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
-use pyo3::types::{PyBytes, PyList};
+use pyo3::types::{PyBytes, PyList, PyTuple};
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -187,11 +187,12 @@ impl Link {
                     packets.append(PyBytes::new(py, packet))?;
                     commands.next();
                 }
-                let rest = PyList::empty(py);
-                for command in commands {
-                    rest.append(PyBytes::new(py, command))?;
+                if commands.peek().is_none() {
+                    PyTuple::empty(py).into_any() // always the same one, and nearly always this
+                } else {
+                    let rest: Vec<_> = commands.map(|rest| PyBytes::new(py, rest)).collect();
+                    PyList::new(py, rest)?.into_any()
                 }
-                rest.into_any()
             }
         };
         Ok((self.token.clone_ref(py), packets, rest))

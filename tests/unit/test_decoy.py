@@ -252,7 +252,8 @@ class SourceTests(SynchronousTestCase):
         source.use(net)  # type: ignore[arg-type]
         rig.reactor.pump([0.05] * 40)
         self.assertGreater(len(rig.packets), 5)
-        for node, packets, _ in rig.packets:
+        for due, _ in rig.packets:
+            ((node, packets),) = due.items()
             self.assertTrue(node.startswith(b"mix1"))
             self.assertEqual([len(p) for p in packets], [GEOMETRY.packet_length])
         self.assertEqual(rig.metrics.value("decoy_loops_sent_total"), len(rig.packets))

@@ -21,6 +21,7 @@ from katzentwist.randomness import SeededRandom
 
 SIZE = 100
 HOP = b"h" * 32
+HOPS = [bytes([number]) * 32 for number in range(3)]
 
 
 class DiskQueueTests(SynchronousTestCase):
@@ -69,13 +70,14 @@ class DiskQueueTests(SynchronousTestCase):
         for number, (step, when) in enumerate(steps):
             if step == "push":
                 for queue in (disk, memory):
-                    queue.push(when, HOP, str(number).encode().ljust(SIZE, b"\0"))
+                    queue.push(when, HOPS[number % 3], str(number).encode().ljust(SIZE, b"\0"))
             elif step == "pop":
-                self.assertEqual(disk.pop_due(when, 7), memory.pop_due(when, 7))
+                oldest = when / 2
+                self.assertEqual(disk.take_due(when, 7, oldest), memory.take_due(when, 7, oldest))
             else:
                 self.assertEqual(disk.next_due(), memory.next_due())
             self.assertEqual(len(disk), len(memory))
-        self.assertEqual(disk.pop_due(1e6, 1000), memory.pop_due(1e6, 1000))
+        self.assertEqual(disk.take_due(1e6, 1000, 0.0), memory.take_due(1e6, 1000, 0.0))
         self.assertFalse(self.drops)
         disk.close()
 

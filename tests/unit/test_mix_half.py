@@ -30,8 +30,8 @@ class HalfCase(SynchronousTestCase):
         self.sent: list[float] = []
         self.patch(self.half.connector, "send", self._send)
 
-    def _send(self, node: bytes, packets: list[bytes], now: float) -> None:
-        self.sent += [self.net.reactor.seconds()] * len(packets)
+    def _send(self, due: dict[bytes, list[bytes]], now: float) -> None:
+        self.sent += [self.net.reactor.seconds()] * sum(map(len, due.values()))
 
     @property
     def now(self) -> float:

@@ -53,9 +53,12 @@ class PipelineCase(SynchronousTestCase):
         self.batches = 0
         self.pipeline = self.make()
 
-    def make(self, kind: NodeKind = NodeKind.MIX, workers: Any = None, threads: int = 2) -> Pipeline:
+    def make(
+        self, kind: NodeKind = NodeKind.MIX, workers: Any = None, threads: int = 2, spare: float = 0.0
+    ) -> Pipeline:
+        """A pipeline; with *workers* these unwrap, but for what fits into *spare* seconds of the reactor."""
         if workers is not None:
-            self.patch(pipeline_module, "INLINE", 0)
+            self.patch(pipeline_module, "SAVED", spare)
 
         def after() -> None:
             self.batches += 1
@@ -161,11 +164,27 @@ class ForwardTests(PipelineCase):
     def test_batches(self) -> None:
         """What comes in one turn is unwrapped together, up to a limit, and in order."""
         packets = [self.forward(delay) for delay in range(1, 2 * BATCH + 2)]
+        pipeline = self.make(workers=SynchronousWorkers())
         for packet in packets:
-            self.pipeline.intake([packet], False)
+            pipeline.intake([packet], False)
         self.clock.advance(0)
         self.assertEqual(self.batches, 3)
         self.assertEqual([round(d * 1000) for d, _, _ in self.scheduled], list(range(1, 2 * BATCH + 2)))
+
+    def test_on_the_spot(self) -> None:
+        """While the reactor has time it unwraps itself, a few packets in each turn; then workers take the rest."""
+        self.patch(pipeline_module, "INLINE", 3)
+        self.patch(pipeline_module, "AROUND", 0.001)
+        workers = LateWorkers()
+        pipeline = self.make(workers=workers, spare=0.004)
+        self.take(*(self.forward() for _ in range(10)), pipeline=pipeline)
+        # 4 of the 6 ms that two batches took were spare.
+        self.assertEqual((len(self.scheduled), self.batches, len(pipeline), len(workers.ended)), (6, 2, 0, 1))
+        workers.ended.pop()()
+        self.assertEqual(len(self.scheduled), 10)
+        self.clock.advance(1)
+        self.take(self.forward(), pipeline=pipeline)
+        self.assertEqual((len(self.scheduled), len(workers.ended)), (11, 0))
 
     def test_full(self) -> None:
         """Nothing is dropped; links are told to wait, and to go on when half of the packets are gone."""

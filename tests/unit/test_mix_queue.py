@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,8 +18,8 @@ from katzentwist.mix import scheduler as scheduler_module
 from katzentwist.mix.drops import DropReason, drop
 from katzentwist.mix.mixkeys import MixKeys
 from katzentwist.mix.replay import ReplaySet
-from katzentwist.mix.scheduler import MemoryQueue, Scheduler
-from katzentwist.randomness import SeededRandom
+from katzentwist.mix.scheduler import Heap, MemoryQueue, Scheduler
+from katzentwist.randomness import IRandom, SeededRandom
 from katzentwist.sphinx import Geometry
 from katzentwist.status.metrics import Metrics
 
@@ -77,7 +79,7 @@ class SchedulerTests(SynchronousTestCase):
             made.enqueue(30.0 - i, b"a", str(i).encode(), 0.0)
         self.assertEqual(len(made.queue), 5)
         self.assertEqual(drops, {DropReason.SCHEDULER_QUEUE_OVERFLOW: 25})
-        numbers = [int(e[3]) for e in made.queue.pop_due(100.0, 10)]
+        numbers = [int(packet) for packet in made.queue.take_due(100.0, 10, 0.0)[0][b"a"]]
         self.assertEqual(numbers, sorted(numbers, reverse=True))
 
     def test_no_limit(self) -> None:
@@ -97,17 +99,66 @@ class SchedulerTests(SynchronousTestCase):
         self.assertEqual(len(made.queue), 84)
 
 
+def memory_queue(native_heap: bool, random: IRandom, dropped: Any, limit: int) -> MemoryQueue:
+    """A queue over the heap of the native core, or over its twin in Python."""
+    with patch.object(scheduler_module, "native", native if native_heap else None):
+        return MemoryQueue(random, dropped, limit)
+
+
+class HeapTests(SynchronousTestCase):
+    """The heap in the native core, held to the one in Python."""
+
+    if native is None:
+        skip = "the native core is not there"
+
+    @given(
+        st.lists(
+            st.tuples(st.just("push"), st.floats(0, 50) | st.integers(0, 5).map(float), st.integers(0, 3))
+            | st.tuples(st.just("take"), st.floats(0, 60), st.integers(0, 9)),
+            max_size=200,
+        )
+    )
+    def test_as_twin(self, steps: list[tuple[str, float, int]]) -> None:
+        """Any sequence of calls has the same results."""
+        one, other = native.DelayHeap(), Heap()
+        for number, (step, when, what) in enumerate(steps):
+            if step == "push":
+                for heap in (one, other):
+                    heap.push(when, bytes([what]), str(number).encode())
+            else:
+                taken = one.take_due(when, what, when / 2)
+                self.assertEqual(taken, other.take_due(when, what, when / 2))
+                self.assertLessEqual(sum(map(len, taken[0].values())) + taken[1], what)
+            self.assertEqual((len(one), one.next_due()), (len(other), other.next_due()))
+        self.assertEqual(one.take_due(60.0, 1000, 0.0), other.take_due(60.0, 1000, 0.0))
+
+    def test_no_such_place(self) -> None:
+        """Only what is there can be removed."""
+        for heap in (native.DelayHeap(), Heap()):
+            self.assertRaises(IndexError, heap.remove, 0)
+            heap.push(1.0, b"h", b"p")
+            self.assertRaises(IndexError, heap.remove, 1)
+            heap.clear()
+            self.assertEqual((len(heap), heap.next_due()), (0, None))
+
+
 class RandomDropTests(SynchronousTestCase):
     """What leaves a full queue."""
 
-    @given(st.lists(st.integers(0, 50), min_size=1, max_size=80), st.integers(1, 20), st.integers(0, 1000))
-    def test_order(self, dues: list[int], limit: int, seed: int) -> None:
+    @given(
+        st.lists(st.integers(0, 50), min_size=1, max_size=80),
+        st.integers(1, 20),
+        st.integers(0, 1000),
+        st.booleans() if native is not None else st.just(False),
+    )
+    def test_order(self, dues: list[int], limit: int, seed: int, fast: bool) -> None:
         """Whatever was dropped, the rest comes out in order, and all of it."""
         lost: Counter = Counter()
-        queue = MemoryQueue(SeededRandom(seed), lambda reason, amount: lost.update({reason: amount}), limit)
-        for due in dues:
-            queue.push(float(due), b"h", b"p")
-        out = [entry[:2] for entry in queue.pop_due(1e9, 1000)]
+        queue = memory_queue(fast, SeededRandom(seed), lambda reason, amount: lost.update({reason: amount}), limit)
+        for serial, due in enumerate(dues, 1):
+            queue.push(float(due), b"h", b"%d %d" % (due, serial))
+        packets = queue.take_due(1e9, 1000, 0.0)[0][b"h"]
+        out = [(float(due), int(serial)) for due, serial in map(bytes.split, packets)]
         self.assertEqual(out, sorted(out))
         self.assertEqual(len(out) + lost[DropReason.SCHEDULER_QUEUE_OVERFLOW], len(dues))
         self.assertEqual(len(out), min(limit, len(dues)))
@@ -118,10 +169,10 @@ class RandomDropTests(SynchronousTestCase):
         gone: Counter = Counter()
         random = SeededRandom("uniform")
         for _ in range(6000):
-            queue = MemoryQueue(random, lambda reason, amount: None, 5)
+            queue = memory_queue(native is not None, random, lambda reason, amount: None, 5)
             for due in (3, 1, 5, 2, 4, 0):
-                queue.push(float(due), b"h", b"p")
-            kept = {entry[0] for entry in queue.pop_due(9, 9)}
+                queue.push(float(due), b"h", b"%d" % due)
+            kept = set(map(float, queue.take_due(9, 9, 0.0)[0][b"h"]))
             gone[next(iter({0.0, 1.0, 2.0, 3.0, 4.0, 5.0} - kept))] += 1
         for due in range(6):
             self.assertTrue(860 < gone[float(due)] < 1140, gone)

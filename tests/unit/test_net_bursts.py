@@ -136,7 +136,7 @@ class BurstReaderTests(SynchronousTestCase):
         self.peers[2].send(frame(3))
         self.read()
         self.assertEqual([p.packets for p in self.peers], [[packet(1), packet(2)], [], [packet(3)]])
-        self.assertEqual([p.rests for p in self.peers], [[[]], [], [[]]])
+        self.assertEqual([p.rests for p in self.peers], [[()], [], [()]])
 
     def test_other_commands(self) -> None:
         """From the first other command on everything comes as commands, in order."""
@@ -170,7 +170,7 @@ class BurstReaderTests(SynchronousTestCase):
         record = peer.sealer.seal([frame(1)])
         peer.theirs.sendall(record[:100])
         self.read()
-        self.assertEqual((peer.packets, peer.rests), ([], [[]]))
+        self.assertEqual((peer.packets, peer.rests), ([], [()]))
         peer.theirs.sendall(record[100:])
         self.read()
         self.assertEqual(peer.packets, [packet(1)])
@@ -214,7 +214,7 @@ class BurstReaderTests(SynchronousTestCase):
         self.peers[0].theirs.close()
         self.read()
         self.reactor.advance(0.001)
-        self.assertEqual((self.peers[0].packets, self.peers[0].rests), ([packet(1)], [[], None]))
+        self.assertEqual((self.peers[0].packets, self.peers[0].rests), ([packet(1)], [(), None]))
 
     def test_empty(self) -> None:
         """Without sockets the reactor is left alone; it can begin again."""
