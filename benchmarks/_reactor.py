@@ -20,6 +20,7 @@ def run_in_reactor(
     """Run it to its end, and end the program: with status 1 and the reason if it failed.
 
     :param explain: called after a failure, before *clean_up*.
+    :param clean_up: called at the end, a signal's included.
     """
     failed = False
 
@@ -36,9 +37,11 @@ def run_in_reactor(
             traceback.print_exc()
             explain()
         finally:
-            clean_up()
-            reactor.stop()
+            if reactor.running:
+                reactor.stop()
 
+    # Also when a signal ends the program: the node under test and the threads must not stay behind.
+    reactor.addSystemEventTrigger("before", "shutdown", clean_up)
     reactor.callWhenRunning(lambda: Deferred.fromCoroutine(go()))
     reactor.run()
     sys.exit(1 if failed else 0)

@@ -71,6 +71,7 @@ class Incoming(LinkOwner):
         self._paused: set[ILink] = set()
         self._most = most_links()
         pipeline.drained = self._read_on
+        self._sink = self._from_nodes  # one object: packets of the same sink come together
         self._rechecks = Repeating(runtime.reactor, lambda: runtime.debug.reauth_interval / 1000, self.recheck)
         self._judging = Gradual(runtime.context.turns, self._recheck)
 
@@ -152,6 +153,7 @@ class Incoming(LinkOwner):
             link.close()
             return
         self.links.add(link)
+        self._pass_on(link, peer)
         self._runtime.metrics.handshake("incoming", link.age)
         if peer.client and self._clients is not None:
             self._clients.opened(link)
@@ -181,13 +183,31 @@ class Incoming(LinkOwner):
             return
         verdict = self._judge(link.peer)
         peer.can_send = verdict.can_send
+        self._pass_on(link, peer)
         if not verdict.valid:
             link.close()
 
     # What they send ------------------------------------------------------------------------------------------------
 
+    def _pass_on(self, link: ILink, peer: _Peer) -> None:
+        """What nodes send that may send needs no look at who it was."""
+        link.passOn(self._sink if peer.can_send and not peer.client else None)
+
+    def _from_nodes(self, packets: list[bytes]) -> None:
+        """SendPackets of nodes: on to the pipeline."""
+        self._packets.amount += len(packets)
+        self._pipeline.intake(packets, False)
+        if self._pipeline.full:  # who sends more than can be unwrapped waits: TCP holds him back (spec: node 4)
+            for link, peer in self._peers.items():
+                if link.established and not peer.client:
+                    self._pause(link)
+
+    def _pause(self, link: ILink) -> None:
+        self._paused.add(link)
+        link.pause()
+
     def packetsReceived(self, link: ILink, packets: list[bytes]) -> None:
-        """SendPacket: on to the pipeline."""
+        """SendPackets of a client, or of a node that may not send."""
         peer = self._peers[link]
         if not peer.can_send:
             drop(self._runtime.metrics, DropReason.INCOMING_OUT_OF_EPOCH, len(packets))
@@ -195,12 +215,10 @@ class Incoming(LinkOwner):
         self._packets.amount += len(packets)
         if peer.client and self._clients is not None:
             packets = self._clients.allow(link, packets)
-            if not packets:
-                return
-        self._pipeline.intake(packets, peer.client)
-        if self._pipeline.full:  # whoever sends more than can be unwrapped waits: TCP holds him back (spec: node 4)
-            self._paused.add(link)
-            link.pause()
+            if packets:
+                self._pipeline.intake(packets, True)
+                if self._pipeline.full:
+                    self._pause(link)
 
     def _read_on(self) -> None:
         """The pipeline has room again."""

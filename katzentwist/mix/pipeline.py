@@ -27,7 +27,7 @@ BATCH: Final = 64
 """Most packets per native call: at 60 us each a thread is busy for 4 ms, so batches delay each other little."""
 INLINE: Final = 32
 """So many packets, 1.4 ms of work, are unwrapped on the spot in one turn: waking a thread, and being woken by it, costs
-more than it frees while the reactor has time."""
+more than it frees while the reactor has time, and nothing else waits for it."""
 SHARE: Final = 0.85
 """Of the reactor's time, what packets may take before threads unwrap them."""
 SAVED: Final = 0.001
@@ -134,7 +134,7 @@ class Pipeline:
         """Unwrap a few waiting packets, or give all to idle workers."""
         while self._waiting and self._busy < self._runtime.debug.num_sphinx_workers:
             now = self._runtime.clock.monotonic()
-            here = not self._busy and self._spare.some(now)
+            here = not self._busy and not self._runtime.context.turns.pending and self._spare.some(now)
             arrivals, packets = self._take(now, INLINE if here else BATCH)
             if not packets:
                 continue

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -23,6 +24,10 @@ from katzentwist.crypto.native import native
 
 QUIET = 3
 """After so many marks at which nothing came the reactor watches again."""
+
+
+Sink = Callable[[list[bytes]], None]
+"""Takes the packets of many links."""
 
 
 class Reader(Protocol):
@@ -78,6 +83,8 @@ class BurstReader:
     :param marks: makes what calls at each mark.
     """
 
+    log = Logger()
+
     def __init__(self, reactor: Any, marks: Callable[..., Any] = Marks) -> None:
         self._reactor = reactor
         self._links: Any = None  # a LinkSet of the native core
@@ -109,6 +116,15 @@ class BurstReader:
             self._links = native.LinkSet()  # type: ignore[union-attr]
             self._reactor.addReader(self)
         self._links.add(fd, reader, opener, start, size)
+
+    def pass_on(self, fd: int, sink: Sink | None) -> None:
+        """Give the packets of a descriptor to *sink*, together with those of others; None: to its reader."""
+        if self._links is not None:
+            self._links.pass_on(fd, sink)
+
+    def heard(self, fd: int) -> float:
+        """When a sink last got packets of this descriptor; 0 if none did."""
+        return 0.0 if self._links is None else float(self._links.heard(fd))
 
     def remove(self, fd: int) -> None:
         """Read from a descriptor no more. It may be closed already, but not yet used for something else."""
@@ -151,13 +167,18 @@ class BurstReader:
         """Let everyone read who can; whether something came."""
         if self._links is None:
             return False
-        came = self._links.read()
+        sunk, came = self._links.read(now)
+        for sink, packets in sunk:
+            try:
+                sink(packets)
+            except Exception:
+                self.log.failure("Packets are lost because of an error of ours")
         for reader, packets, rest in came:
             try:
                 reader.burst(packets, rest, now)
             except Exception:  # the reactor would give up reading for all
                 reader.failed(Failure())
-        return bool(came)
+        return bool(sunk or came)
 
     def connectionLost(self, reason: Failure | None = None) -> None:
         """The last link is gone, or the reactor ends."""

@@ -20,6 +20,7 @@ from zope.interface import implementer
 from katzentwist.crypto.native import native
 from katzentwist.errors import HandshakeError, WireError
 from katzentwist.net import tcp
+from katzentwist.net.bursts import Sink
 from katzentwist.net.limits import HalfOpen, HandshakeLimits
 from katzentwist.net.owner import Context, ILink, ILinkOwner
 from katzentwist.wire import (
@@ -83,7 +84,7 @@ class LinkProtocol(Protocol):
         self._holds = 0
         self._paused = False
         self._fd = -1
-        self._direct: tuple[Any, int, int] | None = None
+        self._direct: Any = None  # a PacketSender of the native core
         """How to seal packets and write them in one, while that may be done."""
         self._in_burst = False
         self._full = False
@@ -91,6 +92,7 @@ class LinkProtocol(Protocol):
         self._sending = False
         """Whether the next piece of a document waits for its turn."""
         self._heard = 0.0
+        self._sink: Sink | None = None
 
     # For the owner
 
@@ -126,11 +128,11 @@ class LinkProtocol(Protocol):
         self._flush()
         return True
 
-    def sendPackets(self, packets: Sequence[bytes]) -> bool:
+    def sendPackets(self, packets: list[bytes]) -> bool:
         """See ILink."""
         transport = self.transport
         if self._direct is not None and self.writable and not (transport.dataBuffer or transport._tempDataBuffer):
-            if left := native.send_packets(self._fd, packets, *self._direct):  # type: ignore[union-attr]
+            if left := self._direct.send(packets):
                 transport.write(left)  # meets the error again if it was one
             return True
         if self._closing or not self._session.is_open:
@@ -138,6 +140,12 @@ class LinkProtocol(Protocol):
         self._session.send_packets(packets)
         self._flush()
         return True
+
+    def passOn(self, sink: Sink | None) -> None:
+        """See ILink."""
+        self._sink = sink
+        if self._in_burst and self._context.bursts is not None:
+            self._context.bursts.pass_on(self._fd, sink)
 
     def pause(self) -> None:
         """See ILink."""
@@ -212,10 +220,12 @@ class LinkProtocol(Protocol):
             return False
         self._in_burst = True
         bursts.add(self._fd, self, *self._session.opening())
+        bursts.pass_on(self._fd, self._sink)
         return True
 
     def _leave_burst(self) -> None:
         if self._in_burst and self._context.bursts is not None:
+            self._note_heard()
             self._in_burst = False
             self._context.bursts.remove(self._fd)
 
@@ -225,12 +235,23 @@ class LinkProtocol(Protocol):
             return
         if packets:
             self._heard = now
-            self._owner.packetsReceived(self, packets)
+            self._came(packets)
         if rest is None:
             self._leave_burst()
             self.transport.resumeProducing()
         elif rest:
             self._feed(self._session.opened, rest, now)
+
+    def _note_heard(self) -> None:
+        """What a sink gets does not come by here."""
+        if self._in_burst and self._context.bursts is not None:
+            self._heard = max(self._heard, self._context.bursts.heard(self._fd))
+
+    def _came(self, packets: list[bytes]) -> None:
+        if self._sink is not None:
+            self._sink(packets)
+        else:
+            self._owner.packetsReceived(self, packets)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Tell the owner, once."""
@@ -285,14 +306,14 @@ class LinkProtocol(Protocol):
     def _deliver(self, event: Event) -> None:
         match event:
             case PacketsReceived():
-                self._owner.packetsReceived(self, event.packets)
+                self._came(event.packets)
             case CommandReceived():
                 self._owner.commandReceived(self, event.command)
             case Established():
                 self.established = True
                 self._fd = self._socket()
                 if self._fd >= 0:
-                    self._direct = self._session.sealing()
+                    self._direct = native.PacketSender(self._fd, *self._session.sealing())  # type: ignore[union-attr]
                 self._leave_limits()
                 self._flush()
                 self._owner.established(self)
@@ -378,6 +399,7 @@ class LinkProtocol(Protocol):
         self._context.turns.add(self._look_at_clock)
 
     def _look_at_clock(self) -> None:
+        self._note_heard()
         if self._heard:
             self._session.heard(self._heard)
         self._feed(self._session.handle_deadline, self._context.reactor.seconds())

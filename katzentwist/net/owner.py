@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import Attribute, Interface, implementer
 
 from katzentwist.clock import IClock
-from katzentwist.net.bursts import BurstReader
+from katzentwist.net.bursts import BurstReader, Sink
 from katzentwist.net.turns import Turns
 from katzentwist.net.workers import IWorkers
 from katzentwist.randomness import IRandom
@@ -34,8 +32,11 @@ class ILink(Interface):
     def send(command: Command) -> bool:
         """Send one command; False when the link is not open (any more)."""
 
-    def sendPackets(packets: Sequence[bytes]) -> bool:
+    def sendPackets(packets: list[bytes]) -> bool:
         """Send packets of PL bytes as SendPacket commands, in one write; False when the link is not open."""
+
+    def passOn(sink: Sink | None) -> None:
+        """Give packets to *sink* from now on, with those of other links, not to packetsReceived(); None: as before."""
 
     def pause() -> None:
         """Read no more from the peer until resume(); what was read already may still be delivered."""

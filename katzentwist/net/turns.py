@@ -43,6 +43,11 @@ class Turns:
         if len(self._jobs) == 1:
             self.reactor.callLater(0, self._slice)
 
+    @property
+    def pending(self) -> bool:
+        """Whether something waits for its turn."""
+        return bool(self._jobs)
+
     def _slice(self) -> None:
         busy = self._busy()
         end = self.reactor.seconds() + (BUSY_SLICE if busy else SLICE)

@@ -64,9 +64,9 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(py_sphinx::new_surb, module)?)?;
     module.add_function(wrap_pyfunction!(py_sphinx::decrypt_reply, module)?)?;
     #[cfg(target_os = "linux")]
-    module.add_function(wrap_pyfunction!(py_links::send_packets, module)?)?;
-    #[cfg(target_os = "linux")]
     module.add_class::<py_links::LinkSet>()?;
+    #[cfg(target_os = "linux")]
+    module.add_class::<py_links::PacketSender>()?;
     #[cfg(target_os = "linux")]
     module.add_class::<py_marks::Marks>()?;
     module.add_class::<py_records::RecordSealer>()?;

@@ -41,10 +41,17 @@ struct Link {
     /// How commands start that carry a packet, and their padded size. Without a start none may come.
     start: Vec<u8>,
     size: usize,
+    /// Who takes its packets, with those of others.
+    sink: Option<Py<PyAny>>,
+    /// When it got some, by the caller's clock.
+    heard: f64,
 }
 
 /// What came: (token, packets, then other commands, or text of a refusal, or None at an end or an error of the socket).
 type Came<'py> = (Py<PyAny>, Bound<'py, PyList>, Bound<'py, PyAny>);
+
+/// (Sink, packets for it).
+type Sunk<'py> = (Py<PyAny>, Bound<'py, PyList>);
 
 /// Sockets of established links, in one epoll set.
 #[pyclass(module = "katzentwist._native")]
@@ -105,9 +112,23 @@ impl LinkSet {
             opener,
             start,
             size,
+            sink: None,
+            heard: 0.0,
         };
         self.links.insert(fd, link);
         Ok(())
+    }
+
+    /// Give the packets of a link to *sink* from now on, together with those of others; with None to its own token.
+    fn pass_on(&mut self, fd: RawFd, sink: Option<Py<PyAny>>) {
+        if let Some(link) = self.links.get_mut(&fd) {
+            link.sink = sink;
+        }
+    }
+
+    /// When a sink last got packets of this link; 0 if none did.
+    fn heard(&self, fd: RawFd) -> f64 {
+        self.links.get(&fd).map_or(0.0, |link| link.heard)
     }
 
     /// Watch a socket no more; False if it was not watched. It may be closed already.
@@ -125,15 +146,20 @@ impl LinkSet {
         !self.ready.is_empty()
     }
 
-    /// Read from all links that have something, in turn, and open what is complete.
-    fn read<'py>(&mut self, py: Python<'py>) -> PyResult<Vec<Came<'py>>> {
+    /// Read from all links that have something, in turn, and open what is complete: what sinks get, and all else.
+    fn read<'py>(
+        &mut self,
+        py: Python<'py>,
+        now: f64,
+    ) -> PyResult<(Vec<Sunk<'py>>, Vec<Came<'py>>)> {
         self.ask()?;
+        let mut sunk = Vec::new();
         let mut out = Vec::new();
         let mut bytes = 0;
         while bytes < READ_AT_ONCE
             && let Some(Ready { fd, ended }) = self.ready.pop_front()
         {
-            let Some(link) = self.links.get(&fd) else {
+            let Some(link) = self.links.get_mut(&fd) else {
                 continue;
             };
             match rustix::net::recv(borrow(fd)?, &mut *self.buffer, RecvFlags::DONTWAIT) {
@@ -141,7 +167,7 @@ impl LinkSet {
                 Ok((count, _)) if count > 0 => {
                     bytes += count;
                     let data = self.buffer.get_mut(..count).unwrap_or_default();
-                    out.push(link.open(py, data)?);
+                    out.extend(link.open(py, data, now, &mut sunk)?);
                     if ended || count == READ_SIZE {
                         self.ready.push_back(Ready { fd, ended });
                     }
@@ -153,7 +179,7 @@ impl LinkSet {
                 )),
             }
         }
-        Ok(out)
+        Ok((sunk, out))
     }
 }
 
@@ -176,53 +202,116 @@ impl LinkSet {
 }
 
 impl Link {
-    fn open<'py>(&self, py: Python<'py>, data: &mut [u8]) -> PyResult<Came<'py>> {
+    /// Open what came: packets go to the sink, if there is one. What is for the token, if there is something.
+    fn open<'py>(
+        &mut self,
+        py: Python<'py>,
+        data: &mut [u8],
+        now: f64,
+        sunk: &mut Vec<Sunk<'py>>,
+    ) -> PyResult<Option<Came<'py>>> {
         let mut opener = self.opener.try_borrow_mut(py)?;
-        let packets = PyList::empty(py);
-        let rest = match opener.open(data) {
-            Err(text) => text.into_pyobject(py)?.into_any(),
-            Ok(opened) => {
-                let mut commands = opened.iter().peekable();
-                while let Some(packet) = commands.peek().and_then(|command| self.packet(command)) {
-                    packets.append(PyBytes::new(py, packet))?;
-                    commands.next();
-                }
-                if commands.peek().is_none() {
-                    PyTuple::empty(py).into_any() // always the same one, and nearly always this
-                } else {
-                    let rest: Vec<_> = commands.map(|rest| PyBytes::new(py, rest)).collect();
-                    PyList::new(py, rest)?.into_any()
-                }
+        let opened = match opener.open(data) {
+            Ok(opened) => opened,
+            Err(text) => {
+                let text = text.into_pyobject(py)?.into_any();
+                return Ok(Some((self.token.clone_ref(py), PyList::empty(py), text)));
             }
         };
-        Ok((self.token.clone_ref(py), packets, rest))
-    }
-
-    fn packet<'a>(&self, command: &'a [u8]) -> Option<&'a [u8]> {
-        if self.start.is_empty() || command.len() != self.size {
-            return None;
+        let mut commands = opened.iter().peekable();
+        let packets = match &self.sink {
+            Some(sink) => packets_of(py, sunk, sink),
+            None => PyList::empty(py),
+        };
+        while let Some(packet) = commands
+            .peek()
+            .and_then(|command| packet_in(command, &self.start, self.size))
+        {
+            packets.append(PyBytes::new(py, packet))?;
+            commands.next();
+            self.heard = now;
         }
-        command.strip_prefix(&*self.start)
+        if self.sink.is_some() && commands.peek().is_none() {
+            return Ok(None);
+        }
+        let mine = if self.sink.is_some() {
+            PyList::empty(py)
+        } else {
+            packets
+        };
+        let rest = if commands.peek().is_none() {
+            PyTuple::empty(py).into_any() // always the same one, and nearly always this
+        } else {
+            let rest: Vec<_> = commands.map(|rest| PyBytes::new(py, rest)).collect();
+            PyList::new(py, rest)?.into_any()
+        };
+        Ok(Some((self.token.clone_ref(py), mine, rest)))
     }
 }
 
-/// Seal SendPacket commands with these packets of *length* bytes, padded to *pad_to*, and write them: what the socket
-/// did not take.
-#[pyfunction]
-pub fn send_packets<'py>(
+/// The list of a sink.
+fn packets_of<'py>(
     py: Python<'py>,
+    sunk: &mut Vec<Sunk<'py>>,
+    sink: &Py<PyAny>,
+) -> Bound<'py, PyList> {
+    if let Some((_, packets)) = sunk.iter().find(|(known, _)| known.is(sink)) {
+        return packets.clone();
+    }
+    let packets = PyList::empty(py);
+    sunk.push((sink.clone_ref(py), packets.clone()));
+    packets
+}
+
+/// The packet that this command carries.
+fn packet_in<'a>(command: &'a [u8], start: &[u8], size: usize) -> Option<&'a [u8]> {
+    if start.is_empty() || command.len() != size {
+        return None;
+    }
+    command.strip_prefix(start)
+}
+
+/// Seals packets for one link and writes them.
+#[pyclass(module = "katzentwist._native")]
+pub struct PacketSender {
     fd: RawFd,
-    packets: Vec<PyBackedBytes>,
-    sealer: &mut RecordSealer,
+    sealer: Py<RecordSealer>,
     length: usize,
     pad_to: usize,
-) -> PyResult<Bound<'py, PyBytes>> {
-    if packets.iter().any(|packet| packet.len() != length) {
-        return Err(PyValueError::new_err("not a packet of this network"));
+}
+
+#[pymethods]
+impl PacketSender {
+    /// For packets of *length* bytes, in SendPacket commands that are padded to *pad_to*.
+    #[new]
+    fn new(fd: RawFd, sealer: Py<RecordSealer>, length: usize, pad_to: usize) -> Self {
+        PacketSender {
+            fd,
+            sealer,
+            length,
+            pad_to,
+        }
     }
-    let records = sealer.packets(py, &packets, pad_to)?;
-    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-    // Full, or an error that comes again, and is dealt with, when Twisted writes.
-    let sent = rustix::net::send(borrow(fd)?, &records, flags).unwrap_or(0);
-    Ok(PyBytes::new(py, records.get(sent..).unwrap_or_default()))
+
+    /// Seal these, in one record each, and write them: what the socket did not take. The sealer's other users must have
+    /// written all that they sealed.
+    fn send<'py>(
+        &self,
+        py: Python<'py>,
+        packets: &Bound<'py, PyList>,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let packets = packets
+            .iter()
+            .map(|packet| Ok(packet.extract::<PyBackedBytes>()?))
+            .collect::<PyResult<Vec<_>>>()?;
+        if packets.iter().any(|packet| packet.len() != self.length) {
+            return Err(PyValueError::new_err("not a packet of this network"));
+        }
+        let mut sealer = self.sealer.try_borrow_mut(py)?;
+        let records = sealer.packets(py, &packets, self.pad_to)?;
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        // Full, or an error that comes again, and is dealt with, when Twisted writes.
+        let sent = rustix::net::send(borrow(self.fd)?, &records, flags).unwrap_or(0);
+        Ok(PyBytes::new(py, records.get(sent..).unwrap_or_default()))
+    }
 }

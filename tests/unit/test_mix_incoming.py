@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from katzentwist.errors import ConfigError
 from katzentwist.mix import pipeline
 from katzentwist.mix.incoming import Listeners
+from katzentwist.mix.peers import Verdict
 from katzentwist.net import LinkOwner, dial
 from katzentwist.net.owner import ILink
 from katzentwist.node.keyfiles import KeyPair
@@ -225,8 +226,9 @@ class CommandTests(IncomingCase):
         """While a peer may not send, everything from it is dropped, counted, and not counted as received."""
         caller = self.as_gateway(self.first)
         incoming = self.first.half.incoming
-        for peer in incoming._peers.values():
-            peer.can_send = False
+        self.patch(incoming, "_judge", lambda _: Verdict(None, can_send=False, valid=True))
+        incoming.recheck()
+        self.net.run(0)
         received = dict(self.first.metrics.counters)
         caller.link.sendPackets([PACKET, PACKET])
         caller.link.send(NoOp())

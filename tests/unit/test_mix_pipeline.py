@@ -51,6 +51,7 @@ class PipelineCase(SynchronousTestCase):
         self.delivered: list[EndedPacket] = []
         self.decoys: list[tuple[bytes, bytes]] = []
         self.batches = 0
+        self.turns = SimpleNamespace(pending=False)
         self.pipeline = self.make()
 
     def make(
@@ -71,6 +72,7 @@ class PipelineCase(SynchronousTestCase):
             epoch=lambda: (self.epoch, False),
             geometry=GEOMETRY,
             metrics=self.metrics,
+            context=SimpleNamespace(turns=self.turns),
             workers=workers or SynchronousWorkers(),
         )
         return Pipeline(
@@ -185,6 +187,9 @@ class ForwardTests(PipelineCase):
         self.clock.advance(1)
         self.take(self.forward(), pipeline=pipeline)
         self.assertEqual((len(self.scheduled), len(workers.ended)), (11, 0))
+        self.turns.pending = True  # handshakes, for example: they need the reactor
+        self.take(self.forward(), pipeline=pipeline)
+        self.assertEqual((len(self.scheduled), len(workers.ended)), (11, 1))
 
     def test_full(self) -> None:
         """Nothing is dropped; links are told to wait, and to go on when half of the packets are gone."""

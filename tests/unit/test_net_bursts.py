@@ -374,6 +374,48 @@ class BurstLinkTests(TestCase):
 
         return self.run_test(test())
 
+    def test_sink(self) -> Deferred[None]:
+        """Packets go to the sink while there is one, over a pause too; all else to the owner, and the link is heard."""
+
+        async def test() -> None:
+            await self.connect()
+            packets = [number.to_bytes(4, "big").ljust(SMALL.packet_length, b"p") for number in range(4)]
+            sunk: list[bytes] = []
+            link, sender = self.server.links[0], self.client.links[0]
+            link.passOn(sunk.extend)
+            before = reactor.seconds()
+            sender.sendPackets(packets[:2])
+            await self.until(lambda: len(sunk) == 2)
+            self.assertTrue(before <= self.context.bursts.heard(link._fd) <= reactor.seconds())
+            link.pause()
+            self.assertGreaterEqual(link._heard, before)
+            link.resume()
+            sender.sendPackets(packets[2:3])
+            sender.send(NoOp())
+            await self.until(lambda: self.server.commands)
+            self.assertEqual((sunk, self.server.packets), (packets[:3], []))
+            link.passOn(None)
+            sender.sendPackets(packets[3:])
+            await self.until(lambda: self.server.packets)
+            self.assertEqual((sunk, self.server.packets), (packets[:3], packets[3:]))
+
+        return self.run_test(test())
+
+    def test_sink_fails(self) -> Deferred[None]:
+        """An error of the sink is logged, and costs no link."""
+
+        async def test() -> None:
+            await self.connect()
+            link, sender = self.server.links[0], self.client.links[0]
+            link.passOn(lambda packets: 1 / 0)
+            sender.sendPackets([bytes(SMALL.packet_length)])
+            sender.send(NoOp())
+            await self.until(lambda: self.server.commands)
+            self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+            self.assertTrue(link.established)
+
+        return self.run_test(test())
+
     def test_end(self) -> Deferred[None]:
         """The other side hangs up, orderly or not: the link is closed, once."""
 
