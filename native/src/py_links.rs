@@ -219,26 +219,24 @@ impl Link {
             }
         };
         let mut commands = opened.iter().peekable();
-        let packets = match &self.sink {
-            Some(sink) => packets_of(py, sunk, sink),
-            None => PyList::empty(py),
-        };
+        let mine = PyList::empty(py);
+        let mut packets = None;
         while let Some(packet) = commands
             .peek()
             .and_then(|command| packet_in(command, &self.start, self.size))
         {
-            packets.append(PyBytes::new(py, packet))?;
+            packets
+                .get_or_insert_with(|| match &self.sink {
+                    Some(sink) => packets_of(py, sunk, sink),
+                    None => mine.clone(),
+                })
+                .append(PyBytes::new(py, packet))?;
             commands.next();
             self.heard = now;
         }
         if self.sink.is_some() && commands.peek().is_none() {
             return Ok(None);
         }
-        let mine = if self.sink.is_some() {
-            PyList::empty(py)
-        } else {
-            packets
-        };
         let rest = if commands.peek().is_none() {
             PyTuple::empty(py).into_any() // always the same one, and nearly always this
         } else {

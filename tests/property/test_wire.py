@@ -171,8 +171,9 @@ class RecordTests(SynchronousTestCase):
             st.lists(st.one_of(packet, st.binary(max_size=2000)), max_size=8),
             st.lists(st.integers(1, 4000), max_size=20),
             st.none() | st.integers(0, 10_000),
+            st.booleans(),
         )
-        def check(frames: list[bytes], cuts: list[int], broken: int | None) -> None:
+        def check(frames: list[bytes], cuts: list[int], broken: int | None, sink: bool) -> None:
             stream = bytearray(records.RecordSealer(KEY).seal(frames))
             if broken is not None and broken < len(stream):
                 stream[broken] ^= 1
@@ -180,17 +181,23 @@ class RecordTests(SynchronousTestCase):
             with ours, theirs:
                 links, feeding = native.LinkSet(), records.RecordOpener(KEY)
                 links.add(ours.fileno(), "token", records.RecordOpener(KEY), start, SMALL.up)
+                links.pass_on(ours.fileno(), "sink" if sink else None)
                 for size in (*cuts, len(stream)):
                     piece, stream = stream[:size], stream[size:]
                     theirs.sendall(piece)
-                    came = links.read()
+                    sunk, came = links.read(1.0)
                     try:
                         wanted = feeding.feed(piece)
                     except CryptoError as error:
-                        self.assertEqual(came, [("token", [], str(error))])
+                        self.assertEqual((sunk, came), ([], [("token", [], str(error))]))
                         return
-                    self.assertEqual([token for token, _, _ in came], ["token"] if piece else [])
-                    got = [f for _, packets, rest in came for f in (*(start + p for p in packets), *rest)]
+                    if sink:
+                        self.assertTrue(all(name == "sink" and packets for name, packets in sunk))
+                        self.assertTrue(all(rest and not packets for _, packets, rest in came))
+                    else:
+                        self.assertEqual((sunk, [token for token, _, _ in came]), ([], ["token"] if piece else []))
+                    packets = [p for _, some in sunk for p in some] + [p for _, some, _ in came for p in some]
+                    got = [*(start + p for p in packets), *(f for _, _, rest in came for f in rest)]
                     self.assertEqual(got, wanted)
 
         check()
