@@ -89,13 +89,10 @@ class Pipeline:
         self._schedule, self._deliver, self._decoy, self._after_batch = schedule, deliver, decoy, after_batch
         self._unwraps = runtime.metrics.series("sphinx_unwraps_total")
         self._waiting: deque[_Waiting] = deque()
-        self._fresh: tuple[list[bytes], list[bytes]] = [], []
-        """What came in this turn, and since when: from nodes, from clients."""
         self._count = 0
         self._busy = 0
         self._spare = _Spare()
         self._looking = self._closed = False
-        self._fresh_since: float | None = None
         self.full = False
         self.drained: Callable[[], None] = lambda: None
         self._patience = runtime.debug.unwrap_delay / 1000
@@ -107,27 +104,19 @@ class Pipeline:
 
     def intake(self, packets: list[bytes], from_client: bool) -> None:
         """Take packets of the right length. If :attr:`full` is true then, the caller should stop reading a while."""
-        if self._fresh_since is None:
-            # At the end of this turn, so that what other links brought in it goes into the same batch.
-            self._fresh_since = self._runtime.clock.monotonic()
-            self._look_soon()
-        self._fresh[from_client].extend(packets)
+        self._waiting.append((self._runtime.clock.monotonic(), from_client, packets))
         self._count += len(packets)
-        if self._count >= INBOUND_LIMIT:
-            self.full = True
+        self.full = self.full or self._count >= INBOUND_LIMIT
+        self._look_soon()
 
     def _look_soon(self) -> None:
         if not self._looking:
+            # At the end of this turn, so that what other links brought in it goes into the same batch.
             self._looking = True
             self._runtime.reactor.callLater(0, self._look)
 
     def _look(self) -> None:
         self._looking = False
-        if self._fresh_since is not None:
-            for from_client, packets in enumerate(self._fresh):
-                if packets:
-                    self._waiting.append((self._fresh_since, bool(from_client), packets))
-            self._fresh, self._fresh_since = ([], []), None
         self._work()
 
     def _work(self) -> None:
@@ -275,5 +264,4 @@ class Pipeline:
         if self._count:
             drop(self._runtime.metrics, DropReason.SHUTDOWN, self._count)
         self._waiting.clear()
-        self._fresh, self._fresh_since = ([], []), None
         self._count = 0

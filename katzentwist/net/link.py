@@ -20,7 +20,7 @@ from zope.interface import implementer
 from katzentwist.crypto.native import native
 from katzentwist.errors import HandshakeError, WireError
 from katzentwist.net import tcp
-from katzentwist.net.bursts import Sink
+from katzentwist.net.bursts import BurstReader, Sink
 from katzentwist.net.limits import HalfOpen, HandshakeLimits
 from katzentwist.net.owner import Context, ILink, ILinkOwner
 from katzentwist.wire import (
@@ -86,7 +86,8 @@ class LinkProtocol(Protocol):
         self._fd = -1
         self._direct: Any = None  # a PacketSender of the native core
         """How to seal packets and write them in one, while that may be done."""
-        self._in_burst = False
+        self._reader: BurstReader | None = None
+        """Who reads for us, while someone does."""
         self._full = False
         """Whether the transport's buffer is."""
         self._sending = False
@@ -144,8 +145,8 @@ class LinkProtocol(Protocol):
     def passOn(self, sink: Sink | None) -> None:
         """See ILink."""
         self._sink = sink
-        if self._in_burst and self._context.bursts is not None:
-            self._context.bursts.pass_on(self._fd, sink)
+        if self._reader is not None:
+            self._reader.pass_on(self._fd, sink)
 
     def pause(self) -> None:
         """See ILink."""
@@ -197,7 +198,7 @@ class LinkProtocol(Protocol):
     def _hold(self) -> None:
         """Read nothing until :meth:`_release` was called as often."""
         self._holds += 1
-        if self._in_burst:
+        if self._reader is not None:
             self._leave_burst()
         elif self._holds == 1:
             self.transport.pauseProducing()
@@ -218,16 +219,16 @@ class LinkProtocol(Protocol):
         bursts = self._context.bursts
         if bursts is None or self._fd < 0:
             return False
-        self._in_burst = True
+        self._reader = bursts
         bursts.add(self._fd, self, *self._session.opening())
         bursts.pass_on(self._fd, self._sink)
         return True
 
     def _leave_burst(self) -> None:
-        if self._in_burst and self._context.bursts is not None:
+        if self._reader is not None:
             self._note_heard()
-            self._in_burst = False
-            self._context.bursts.remove(self._fd)
+            reader, self._reader = self._reader, None
+            reader.remove(self._fd)
 
     def burst(self, packets: list[bytes], rest: Sequence[bytes] | str | None, now: float) -> None:
         """See bursts.Reader."""
@@ -244,8 +245,8 @@ class LinkProtocol(Protocol):
 
     def _note_heard(self) -> None:
         """What a sink gets does not come by here."""
-        if self._in_burst and self._context.bursts is not None:
-            self._heard = max(self._heard, self._context.bursts.heard(self._fd))
+        if self._reader is not None:
+            self._heard = max(self._heard, self._reader.heard(self._fd))
 
     def _came(self, packets: list[bytes]) -> None:
         if self._sink is not None:

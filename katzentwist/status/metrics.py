@@ -105,7 +105,7 @@ class Metrics:
 
     def series(self, name: str, **labels: str) -> Series:
         """One series of the counter *name*; it is shown from now on."""
-        key = name, (*labels.items(), *self._labels)
+        key = self._key(name, labels)
         found = self._counters.get(key)
         if found is None:
             found = self._counters[key] = Series()
@@ -113,7 +113,11 @@ class Metrics:
 
     def value(self, name: str, **labels: str) -> int:
         """The value of one counter series."""
-        return self.counters.get((name, (*labels.items(), *self._labels)), 0)
+        found = self._counters.get(self._key(name, labels))
+        return 0 if found is None else found.amount
+
+    def _key(self, name: str, labels: Mapping[str, str]) -> tuple[str, Labels]:
+        return name, (*labels.items(), *self._labels)
 
     @property
     def counters(self) -> dict[tuple[str, Labels], int]:
@@ -144,7 +148,7 @@ class Metrics:
 
     def gauge(self, name: str, read: Callable[[], float], **labels: str) -> None:
         """Register a gauge that is read when asked for."""
-        self._gauges[name, (*labels.items(), *self._labels)] = read
+        self._gauges[self._key(name, labels)] = read
 
     def forget_epochs(self, before: int) -> None:
         """Delete the series of epochs before this one: their number would only grow."""

@@ -68,7 +68,10 @@ impl DelayHeap {
             if self.heap.first().is_none_or(|entry| entry.due > now) {
                 break;
             }
-            let Some(Entry { due, hop, packet, .. }) = self.take(0) else {
+            let Some(Entry {
+                due, hop, packet, ..
+            }) = self.take(0)
+            else {
                 break;
             };
             if due < oldest {
@@ -135,7 +138,11 @@ impl DelayHeap {
     fn sink(&mut self, mut at: usize) {
         loop {
             let (left, right) = (2 * at + 1, 2 * at + 2);
-            let child = if self.is_before(right, left) { right } else { left };
+            let child = if self.is_before(right, left) {
+                right
+            } else {
+                left
+            };
             if !self.is_before(child, at) {
                 break;
             }

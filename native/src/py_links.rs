@@ -2,10 +2,9 @@
 //!
 //! Everything here keeps the interpreter lock: no call blocks, and none works longer than a fraction of a millisecond.
 
-use crate::py_records::{RecordOpener, RecordSealer};
+use crate::py_records::{RecordOpener, RecordSealer, collect};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyList, PyTuple};
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
@@ -219,23 +218,25 @@ impl Link {
             }
         };
         let mut commands = opened.iter().peekable();
-        let mine = PyList::empty(py);
-        let mut packets = None;
+        let mut packets = Vec::new();
         while let Some(packet) = commands
             .peek()
             .and_then(|command| packet_in(command, &self.start, self.size))
         {
-            packets
-                .get_or_insert_with(|| match &self.sink {
-                    Some(sink) => packets_of(py, sunk, sink),
-                    None => mine.clone(),
-                })
-                .append(PyBytes::new(py, packet))?;
+            packets.push(PyBytes::new(py, packet));
             commands.next();
-            self.heard = now;
         }
-        if self.sink.is_some() && commands.peek().is_none() {
-            return Ok(None);
+        if let Some(sink) = &self.sink {
+            if !packets.is_empty() {
+                self.heard = now;
+                let list = list_of(py, sunk, sink);
+                for packet in packets.drain(..) {
+                    list.append(packet)?;
+                }
+            }
+            if commands.peek().is_none() {
+                return Ok(None);
+            }
         }
         let rest = if commands.peek().is_none() {
             PyTuple::empty(py).into_any() // always the same one, and nearly always this
@@ -243,12 +244,16 @@ impl Link {
             let rest: Vec<_> = commands.map(|rest| PyBytes::new(py, rest)).collect();
             PyList::new(py, rest)?.into_any()
         };
-        Ok(Some((self.token.clone_ref(py), mine, rest)))
+        Ok(Some((
+            self.token.clone_ref(py),
+            PyList::new(py, packets)?,
+            rest,
+        )))
     }
 }
 
 /// The list of a sink.
-fn packets_of<'py>(
+fn list_of<'py>(
     py: Python<'py>,
     sunk: &mut Vec<Sunk<'py>>,
     sink: &Py<PyAny>,
@@ -296,12 +301,9 @@ impl PacketSender {
     fn send<'py>(
         &self,
         py: Python<'py>,
-        packets: &Bound<'py, PyList>,
+        packets: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyBytes>> {
-        let packets = packets
-            .iter()
-            .map(|packet| Ok(packet.extract::<PyBackedBytes>()?))
-            .collect::<PyResult<Vec<_>>>()?;
+        let packets = collect(packets)?;
         if packets.iter().any(|packet| packet.len() != self.length) {
             return Err(PyValueError::new_err("not a packet of this network"));
         }

@@ -25,7 +25,8 @@ fn new_key(key: &[u8]) -> PyResult<Key> {
         .map_err(|error| CryptoError::new_err(error.to_string()))
 }
 
-fn collect(items: &Bound<'_, PyAny>) -> PyResult<Vec<PyBackedBytes>> {
+/// All of what can be iterated, held without a copy.
+pub fn collect(items: &Bound<'_, PyAny>) -> PyResult<Vec<PyBackedBytes>> {
     items
         .try_iter()?
         .map(|item| Ok(item?.extract::<PyBackedBytes>()?))
