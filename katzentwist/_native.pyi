@@ -1,6 +1,6 @@
 """Types of the native core (native/src); see there for what each function does. Misuse raises ValueError."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 INTERFACE: int
@@ -45,8 +45,17 @@ class LinkSet:
     ) -> tuple[list[tuple[Any, list[bytes]]], list[tuple[Any, list[bytes], Sequence[bytes] | str | None]]]: ...
 
 class PacketSender:
-    def __init__(self, fd: int, sealer: RecordSealer, length: int, pad_to: int) -> None: ...
-    def send(self, packets: list[bytes]) -> bytes: ...
+    def __init__(
+        self, fd: int, sealer: RecordSealer, length: int, pad_to: int, rest: Callable[[bytes], object]
+    ) -> None: ...
+    open: bool
+    @property
+    def sent(self) -> float: ...
+    def send(self, packets: list[bytes]) -> None: ...
+
+def send_due(
+    due: Mapping[bytes, list[bytes]], senders: Mapping[bytes, PacketSender], now: float
+) -> dict[bytes, list[bytes]]: ...
 
 class Marks:
     def __init__(self) -> None: ...

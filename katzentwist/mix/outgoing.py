@@ -19,6 +19,7 @@ from katzentwist.mix.drops import DropReason, drop
 from katzentwist.mix.peers import Direction, Neighbours, Verdict
 from katzentwist.net.dialling import dial
 from katzentwist.net.owner import ILink, LinkOwner
+from katzentwist.net.senders import Senders
 from katzentwist.net.turns import Gradual
 from katzentwist.node.identity import Identity
 from katzentwist.node.runtime import Repeating, Runtime
@@ -43,11 +44,18 @@ class OutgoingLink(LinkOwner):
 
     log = ModuleLogger("outgoing")
 
-    def __init__(self, runtime: Runtime, identity: Identity, neighbours: Neighbours, descriptor: Descriptor) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        identity: Identity,
+        neighbours: Neighbours,
+        senders: Senders,
+        descriptor: Descriptor,
+    ) -> None:
         self.descriptor = descriptor
         self.ended = False
         self.can_send = False
-        self._runtime, self._identity, self._neighbours = runtime, identity, neighbours
+        self._runtime, self._identity, self._neighbours, self._senders = runtime, identity, neighbours, senders
         self._link: ILink | None = None
         self._closed: Deferred[None] | None = None
         self._queue: deque[tuple[float, bytes]] = deque()
@@ -101,6 +109,8 @@ class OutgoingLink(LinkOwner):
         """Drop what waited too long, keep a quiet link alive, and check the peer again."""
         now = self._runtime.clock.monotonic()
         self._purge(now)
+        if self._link is not None and self._link.sender is not None:
+            self._last_sent = max(self._last_sent, self._link.sender.sent)
         if self._link is not None and now - self._last_sent > KEEP_ALIVE:
             self._last_sent = now
             self._link.send(NoOp())
@@ -111,9 +121,15 @@ class OutgoingLink(LinkOwner):
             return
         verdict = self._judge(self._link.peer)
         self.can_send = verdict.can_send
+        self._offer()
         if not verdict.valid:
             self.log.debug("the peer is no longer in place: closing")
             self._link.close()
+
+    def _offer(self) -> None:
+        """Let packets go to the link without asking us, as long as they may."""
+        link = self._link if self.can_send else None
+        self._senders.offer(self.descriptor.id, link.sender if link is not None else None)
 
     def _judge(self, peer: PeerCredentials) -> Verdict:
         now, near_end = self._runtime.epoch()
@@ -143,6 +159,7 @@ class OutgoingLink(LinkOwner):
                 node=self.descriptor.name,
             )
         self._flush()
+        self._offer()  # now, when nothing waits any more that came before
 
     def writable(self, link: ILink) -> None:
         """The peer reads again."""
@@ -154,6 +171,7 @@ class OutgoingLink(LinkOwner):
             self._runtime.metrics.handshake("outgoing", link.age, link.stage or "other")
         if self._link is link:
             self._link = None
+            self._offer()
             self.log.debug("connection ended: {reason}", reason=str(reason))
         if self._closed is not None:
             closed, self._closed = self._closed, None
@@ -285,6 +303,7 @@ class Connector:
     def __init__(self, runtime: Runtime, identity: Identity, neighbours: Neighbours) -> None:
         self._runtime, self._identity, self._neighbours = runtime, identity, neighbours
         self._links: dict[bytes, OutgoingLink] = {}
+        self._senders = Senders()
         self._sweeping = Repeating(runtime.reactor, lambda: runtime.epochs.fraction(1, 8), self.sweep)
         self._housekeeping = Repeating(runtime.reactor, lambda: 1.0, self._keep)
         self._rechecks = Repeating(runtime.reactor, lambda: runtime.debug.reauth_interval / 1000, self.recheck)
@@ -322,7 +341,9 @@ class Connector:
         """Hold a link to this node."""
         node = destination.id
         if node not in self._links and node != self._identity.id:
-            link = self._links[node] = OutgoingLink(self._runtime, self._identity, self._neighbours, destination)
+            link = self._links[node] = OutgoingLink(
+                self._runtime, self._identity, self._neighbours, self._senders, destination
+            )
             link.start()
 
     def _keep(self) -> None:
@@ -335,7 +356,7 @@ class Connector:
     def send(self, due: Mapping[bytes, list[bytes]], now: float) -> None:
         """Send due packets to their nodes."""
         links = self._links
-        for node, packets in due.items():
+        for node, packets in self._senders.send(due, now).items():
             link = links.get(node)
             if link is None or link.ended:
                 drop(self._runtime.metrics, DropReason.DISPATCH_NO_CONNECTION, len(packets))

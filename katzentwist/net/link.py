@@ -84,8 +84,8 @@ class LinkProtocol(Protocol):
         self._holds = 0
         self._paused = False
         self._fd = -1
-        self._direct: Any = None  # a PacketSender of the native core
-        """How to seal packets and write them in one, while that may be done."""
+        self.sender: Any = None
+        """Seals packets and writes them in one; others may use it while it is open."""
         self._reader: BurstReader | None = None
         """Who reads for us, while someone does."""
         self._full = False
@@ -132,9 +132,9 @@ class LinkProtocol(Protocol):
     def sendPackets(self, packets: list[bytes]) -> bool:
         """See ILink."""
         transport = self.transport
-        if self._direct is not None and self.writable and not (transport.dataBuffer or transport._tempDataBuffer):
-            if left := self._direct.send(packets):
-                transport.write(left)  # meets the error again if it was one
+        if self.sender is not None and self.writable and not (transport.dataBuffer or transport._tempDataBuffer):
+            self.sender.open = True
+            self.sender.send(packets)
             return True
         if self._closing or not self._session.is_open:
             return False
@@ -264,7 +264,8 @@ class LinkProtocol(Protocol):
                 timer.cancel()
         self._timer = self._write_timer = self._close_timer = None
         self._closing = True
-        self._fd, self._direct = -1, None
+        self._end_sender()
+        self._fd = -1
         lost = reason.value if isinstance(reason.value, Exception) else WireError("connection lost")
         self._owner.closed(self, self._reason or lost)
 
@@ -314,7 +315,11 @@ class LinkProtocol(Protocol):
                 self.established = True
                 self._fd = self._socket()
                 if self._fd >= 0:
-                    self._direct = native.PacketSender(self._fd, *self._session.sealing())  # type: ignore[union-attr]
+                    self.sender = native.PacketSender(  # type: ignore[union-attr]
+                        self._fd,
+                        *self._session.sealing(),
+                        self.transport.write,  # meets the error again if it was one
+                    )
                 self._leave_limits()
                 self._flush()
                 self._owner.established(self)
@@ -356,10 +361,17 @@ class LinkProtocol(Protocol):
     def _flush(self) -> None:
         data = self._session.data_to_send()
         if data:
+            if self.sender is not None:
+                self.sender.open = False  # until sendPackets() finds that all of it was written
             tcp.write(self.transport, data)
         if self._session.has_more:
             self.writable = False
             self._send_on()
+
+    def _end_sender(self) -> None:
+        if self.sender is not None:
+            self.sender.open = False
+            self.sender = None
 
     def _send_on(self) -> None:
         """There may be room: for the next piece of a document, or for whatever the owner has."""
@@ -418,7 +430,7 @@ class LinkProtocol(Protocol):
         if self._closing:
             return
         self._closing = True
-        self._direct = None
+        self._end_sender()
         self._reason = reason
         self._leave_burst()
         self._leave_limits()

@@ -29,6 +29,8 @@ class ILink(Interface):
     age = Attribute("Seconds since the connection was made.")
     remote_address = Attribute("The peer's IP address as text, or empty. Never log it above DEBUG.")
 
+    sender = Attribute("The native core's PacketSender, for Senders; None where there is none.")
+
     def send(command: Command) -> bool:
         """Send one command; False when the link is not open (any more)."""
 

@@ -30,7 +30,7 @@ mod x25519;
 use pyo3::prelude::*;
 
 /// Counts changes of what this module offers; katzentwist/crypto/native.py refuses another number.
-const INTERFACE: u32 = 6;
+const INTERFACE: u32 = 7;
 
 /// Which code runs on this processor.
 #[pyfunction]
@@ -67,6 +67,8 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<py_links::LinkSet>()?;
     #[cfg(target_os = "linux")]
     module.add_class::<py_links::PacketSender>()?;
+    #[cfg(target_os = "linux")]
+    module.add_function(wrap_pyfunction!(py_links::send_due, module)?)?;
     #[cfg(target_os = "linux")]
     module.add_class::<py_marks::Marks>()?;
     module.add_class::<py_records::RecordSealer>()?;

@@ -5,7 +5,7 @@
 use crate::py_records::{RecordOpener, RecordSealer, collect};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyList, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -14,11 +14,14 @@ use rustix::net::{RecvFlags, SendFlags};
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::mem::MaybeUninit;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 /// What one link reads before others have their turn: some twenty packets.
 const READ_SIZE: usize = 1 << 16;
 /// What all links read in one call, more or less: 170 packets, 0.6 ms of work. Who had no turn comes first in the next.
 const READ_AT_ONCE: usize = 1 << 19;
+/// What other commands count for than packets: Python parses each, and unpacks documents.
+const DEAR: usize = 8;
 const EVENTS: usize = 256;
 const AT_ONCE: Timespec = Timespec {
     tv_sec: 0,
@@ -164,9 +167,13 @@ impl LinkSet {
             match rustix::net::recv(borrow(fd)?, &mut *self.buffer, RecvFlags::DONTWAIT) {
                 Err(Errno::AGAIN | Errno::INTR) => {}
                 Ok((count, _)) if count > 0 => {
-                    bytes += count;
                     let data = self.buffer.get_mut(..count).unwrap_or_default();
-                    out.extend(link.open(py, data, now, &mut sunk)?);
+                    let came = link.open(py, data, now, &mut sunk)?;
+                    bytes += match &came {
+                        Some((_, _, rest)) if !rest.is_empty()? => count * DEAR,
+                        _ => count,
+                    };
+                    out.extend(came);
                     if ended || count == READ_SIZE {
                         self.ready.push_back(Ready { fd, ended });
                     }
@@ -275,43 +282,98 @@ fn packet_in<'a>(command: &'a [u8], start: &[u8], size: usize) -> Option<&'a [u8
 }
 
 /// Seals packets for one link and writes them.
-#[pyclass(module = "katzentwist._native")]
+#[pyclass(frozen, module = "katzentwist._native")]
 pub struct PacketSender {
     fd: RawFd,
     sealer: Py<RecordSealer>,
     length: usize,
     pad_to: usize,
+    rest: Py<PyAny>,
+    open: AtomicBool,
+    /// When send_due() last sent something, by the caller's clock: the bits of an f64.
+    sent: AtomicU64,
 }
 
 #[pymethods]
 impl PacketSender {
-    /// For packets of *length* bytes, in SendPacket commands that are padded to *pad_to*.
+    /// For packets of *length* bytes, in SendPacket commands that are padded to *pad_to*. What the socket does not take
+    /// goes to *rest*.
     #[new]
-    fn new(fd: RawFd, sealer: Py<RecordSealer>, length: usize, pad_to: usize) -> Self {
+    fn new(
+        fd: RawFd,
+        sealer: Py<RecordSealer>,
+        length: usize,
+        pad_to: usize,
+        rest: Py<PyAny>,
+    ) -> Self {
         PacketSender {
             fd,
             sealer,
             length,
             pad_to,
+            rest,
+            open: AtomicBool::new(true),
+            sent: AtomicU64::new(0),
         }
     }
 
-    /// Seal these, in one record each, and write them: what the socket did not take. The sealer's other users must have
-    /// written all that they sealed.
-    fn send<'py>(
-        &self,
-        py: Python<'py>,
-        packets: &Bound<'py, PyAny>,
-    ) -> PyResult<Bound<'py, PyBytes>> {
+    /// Whether it may send: all is written that the link's sealer has sealed, and the socket is still the link's.
+    #[getter]
+    fn open(&self) -> bool {
+        self.open.load(Relaxed)
+    }
+
+    #[setter]
+    fn set_open(&self, open: bool) {
+        self.open.store(open, Relaxed);
+    }
+
+    /// When send_due() last sent something; 0 if it did not.
+    #[getter]
+    fn sent(&self) -> f64 {
+        f64::from_bits(self.sent.load(Relaxed))
+    }
+
+    /// Seal these, in one record each, and write them.
+    fn send(&self, py: Python<'_>, packets: &Bound<'_, PyAny>) -> PyResult<()> {
         let packets = collect(packets)?;
         if packets.iter().any(|packet| packet.len() != self.length) {
             return Err(PyValueError::new_err("not a packet of this network"));
         }
         let mut sealer = self.sealer.try_borrow_mut(py)?;
         let records = sealer.packets(py, &packets, self.pad_to)?;
+        drop(sealer);
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
         // Full, or an error that comes again, and is dealt with, when Twisted writes.
         let sent = rustix::net::send(borrow(self.fd)?, &records, flags).unwrap_or(0);
-        Ok(PyBytes::new(py, records.get(sent..).unwrap_or_default()))
+        match records.get(sent..) {
+            None | Some([]) => Ok(()),
+            Some(rest) => {
+                self.set_open(false);
+                self.rest.call1(py, (PyBytes::new(py, rest),)).map(drop)
+            }
+        }
     }
+}
+
+/// Send packets for many links, by the senders that are open. Both are by where packets go; what is left of them.
+#[pyfunction]
+pub fn send_due<'py>(
+    py: Python<'py>,
+    due: &Bound<'py, PyDict>,
+    senders: &Bound<'py, PyDict>,
+    now: f64,
+) -> PyResult<Bound<'py, PyDict>> {
+    let left = PyDict::new(py);
+    for (hop, packets) in due {
+        let sender = senders.get_item(&hop)?;
+        match sender.as_ref().map(|sender| sender.cast::<PacketSender>()) {
+            Some(Ok(sender)) if sender.get().open() => {
+                sender.get().sent.store(now.to_bits(), Relaxed);
+                sender.get().send(py, &packets)?;
+            }
+            _ => left.set_item(hop, packets)?,
+        }
+    }
+    Ok(left)
 }

@@ -32,6 +32,14 @@ class Pending:
         return self.connecting
 
 
+@attrs.define
+class Sender:
+    """Like the native core's, which is not there without a socket."""
+
+    open: bool = True
+    sent: float = 0.0
+
+
 class OutgoingCase(SynchronousTestCase):
     """The links of mix0's layer, in a network of nodes."""
 
@@ -186,6 +194,35 @@ class SendTests(OutgoingCase):
         link.send([self.packet()], self.now)
         link.stop()
         self.assertEqual(node.drops(), {"shutdown": 1})
+
+    def test_offered(self) -> None:
+        """Packets may go to the link without asking while its peer may be sent to, and it stands."""
+        link, node = self.link_to("gateway")
+        link._link.sender = sender = Sender()
+        offered = node.half.connector._senders._senders
+        link.recheck()
+        self.assertEqual(offered, {link.descriptor.id: sender})
+        judge = link._judge
+        self.patch(link, "_judge", lambda peer: attrs.evolve(judge(peer), can_send=False))
+        link.recheck()
+        self.assertEqual(offered, {})
+        self.patch(link, "_judge", judge)
+        link.recheck()
+        self.assertEqual(offered, {link.descriptor.id: sender})
+        self.net.gateway.stop()
+        self.net.run(1)
+        self.assertEqual(offered, {})
+
+    def test_keep_alive_not_asked(self) -> None:
+        """Packets that went to the link without asking keep it alive too."""
+        link, node = self.link_to("gateway")
+        link._link.sender = sender = Sender()
+        sent = []
+        self.patch(link._link, "send", lambda command: sent.append(command) or True)
+        for _ in range(4):
+            sender.sent = self.now
+            self.net.run(KEEP_ALIVE - 5)
+        self.assertEqual(sent, [])
 
     def test_keep_alive(self) -> None:
         """A quiet link gets a NoOp now and then, so that v0.0.99 listeners do not close it after 120 s."""

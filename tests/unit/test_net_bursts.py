@@ -20,6 +20,7 @@ from katzentwist import net
 from katzentwist.clock import SystemClock, mark
 from katzentwist.net.bursts import QUIET, BurstReader
 from katzentwist.net.owner import Context
+from katzentwist.net.senders import Senders
 from katzentwist.randomness import SystemRandom
 from katzentwist.testing.wirepair import SMALL, config
 from katzentwist.wire import Command, records
@@ -206,6 +207,23 @@ class BurstReaderTests(SynchronousTestCase):
         self.reactor.pump([0.001] * 10)
         self.assertEqual([p.packets for p in self.peers], [sent] * 12)
         self.assertEqual(self.reactor.readers, [self.bursts])
+
+    def test_dear_commands(self) -> None:
+        """Other commands are work for Python: as many bytes of them are not read in one turn."""
+        got = []
+        for command in (frame(1), bytes(SIZE)):
+            peers = [Peer() for _ in range(6)]
+            bursts = BurstReader.of(self.reactor, marks=FakeMarks)
+            for peer in peers:
+                self.addCleanup(peer.ours.close)
+                self.addCleanup(peer.theirs.close)
+                bursts.add(peer.fd, peer, peer.opener, START, SIZE)
+                peer.send(*[command] * ((1 << 15) // SIZE))
+            self.reactor.advance(0.01)
+            bursts.doRead()
+            got.append(sum(bool(peer.rests) for peer in peers))
+            bursts.connectionLost()
+        self.assertEqual(got, [6, 2])
 
     def test_end_behind_packets(self) -> None:
         """What was sent before the end arrives, and then the end, although the kernel tells both at once."""
@@ -413,6 +431,75 @@ class BurstLinkTests(TestCase):
             await self.until(lambda: self.server.commands)
             self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
             self.assertTrue(link.established)
+
+        return self.run_test(test())
+
+    def test_senders(self) -> Deferred[None]:
+        """What many links get in one call arrives in order with all else; what is for nobody known is left."""
+
+        async def test() -> None:
+            await self.connect()
+            packets = [number.to_bytes(4, "big").ljust(SMALL.packet_length, b"p") for number in range(8)]
+            link, senders = self.client.links[0], Senders()
+            sender = link.sender
+            self.assertEqual(senders.send({b"peer": packets[:1]}, 7.0), {b"peer": packets[:1]})
+            senders.offer(b"peer", sender)
+            self.assertEqual(senders.send({b"peer": packets[:2], b"other": [b"?"]}, 7.0), {b"other": [b"?"]})
+            self.assertEqual(sender.sent, 7.0)
+            link.send(NoOp())
+            self.assertEqual(senders.send({b"peer": packets[2:3]}, 8.0), {b"peer": packets[2:3]})
+            link.sendPackets(packets[2:3])
+            self.assertEqual(senders.send({b"peer": packets[3:]}, 9.0), {})
+            await self.until(lambda: len(self.server.packets) == len(packets))
+            self.assertEqual((self.server.packets, self.server.commands), (packets, [NoOp()]))
+            senders.offer(b"peer", None)
+            self.assertEqual(senders.send({b"peer": packets[:1]}, 9.0), {b"peer": packets[:1]})
+            self.assertRaises(ValueError, sender.send, [b"short"])
+
+        return self.run_test(test())
+
+    def test_senders_full(self) -> Deferred[None]:
+        """A peer that does not read closes the way around its link until what was written is gone; nothing is lost."""
+
+        async def test() -> None:
+            await self.connect()
+            link, senders = self.client.links[0], Senders()
+            senders.offer(b"peer", link.sender)
+            self.server.links[0].pause()
+            packets: list[bytes] = []
+            while link.sender.open:
+                packet = len(packets).to_bytes(4, "big").ljust(SMALL.packet_length, b"p")
+                packets.append(packet)
+                self.assertEqual(senders.send({b"peer": [packet]}, 1.0), {})
+                self.assertLess(len(packets), 100_000)
+            self.assertEqual(senders.send({b"peer": [bytes(SMALL.packet_length)]}, 1.0).keys(), {b"peer"})
+            self.server.links[0].resume()
+            await self.until(lambda: len(self.server.packets) == len(packets))
+            packets.append(bytes(SMALL.packet_length))
+            self.assertTrue(link.sendPackets(packets[-1:]))
+            self.assertTrue(link.sender.open)
+            await self.until(lambda: len(self.server.packets) == len(packets))
+            self.assertEqual(self.server.packets, packets)
+
+        return self.run_test(test())
+
+    def test_senders_end(self) -> Deferred[None]:
+        """Nothing goes by a link that is being closed, or is closed: its descriptor may be another's."""
+
+        async def test() -> None:
+            await self.connect()
+            due = {b"peer": [bytes(SMALL.packet_length)]}
+            for end, link in (("close", self.client.links[0]), ("connectionLost", self.server.links[0])):
+                senders, sender = Senders(), link.sender
+                senders.offer(b"peer", sender)
+                link.sendPackets(due[b"peer"])
+                self.assertTrue(sender.open)
+                if end == "close":
+                    link.close()
+                else:
+                    await self.until(lambda: self.server.reasons)
+                self.assertEqual(senders.send(due, 1.0), due)
+                self.assertIsNone(link.sender)
 
         return self.run_test(test())
 
