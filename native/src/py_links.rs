@@ -3,6 +3,7 @@
 //! Everything here keeps the interpreter lock: no call blocks, and none works longer than a fraction of a millisecond.
 
 use crate::py_records::{RecordOpener, RecordSealer, collect};
+use crate::python::exactly;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
@@ -16,6 +17,8 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
+/// Type, flags and length: what stands before a packet.
+const START: usize = 6;
 /// What one link reads before others have their turn: some twenty packets.
 const READ_SIZE: usize = 1 << 16;
 /// What all links read in one call, more or less: 170 packets, 0.6 ms of work. Who had no turn comes first in the next.
@@ -41,7 +44,7 @@ struct Link {
     token: Py<PyAny>,
     opener: Py<RecordOpener>,
     /// How commands start that carry a packet, and their padded size. Without a start none may come.
-    start: Vec<u8>,
+    start: Option<[u8; START]>,
     size: usize,
     /// Who takes its packets, with those of others.
     sink: Option<Py<PyAny>>,
@@ -92,15 +95,19 @@ impl LinkSet {
         self.links.len()
     }
 
-    /// Watch a socket. Commands of *size* bytes that begin with *start* carry a packet.
+    /// Watch a socket. Commands of *size* bytes that begin with *start* carry a packet; none if that is empty.
     fn add(
         &mut self,
         fd: RawFd,
         token: Py<PyAny>,
         opener: Py<RecordOpener>,
-        start: Vec<u8>,
+        start: &[u8],
         size: usize,
     ) -> PyResult<()> {
+        let start = match start {
+            [] => None,
+            _ => Some(exactly("start of a packet", start)?),
+        };
         let socket = borrow(fd)?;
         epoll::add(
             &self.epoll,
@@ -225,21 +232,21 @@ impl Link {
             }
         };
         let mut commands = opened.iter().peekable();
-        let mut packets = Vec::new();
+        let mut packets = None;
         while let Some(packet) = commands
             .peek()
             .and_then(|command| packet_in(command, &self.start, self.size))
         {
-            packets.push(PyBytes::new(py, packet));
+            let list = packets.get_or_insert_with(|| match &self.sink {
+                Some(sink) => list_of(py, sunk, sink),
+                None => PyList::empty(py),
+            });
+            list.append(PyBytes::new(py, packet))?;
             commands.next();
         }
-        if let Some(sink) = &self.sink {
-            if !packets.is_empty() {
+        if self.sink.is_some() {
+            if packets.take().is_some() {
                 self.heard = now;
-                let list = list_of(py, sunk, sink);
-                for packet in packets.drain(..) {
-                    list.append(packet)?;
-                }
             }
             if commands.peek().is_none() {
                 return Ok(None);
@@ -251,11 +258,8 @@ impl Link {
             let rest: Vec<_> = commands.map(|rest| PyBytes::new(py, rest)).collect();
             PyList::new(py, rest)?.into_any()
         };
-        Ok(Some((
-            self.token.clone_ref(py),
-            PyList::new(py, packets)?,
-            rest,
-        )))
+        let packets = packets.unwrap_or_else(|| PyList::empty(py));
+        Ok(Some((self.token.clone_ref(py), packets, rest)))
     }
 }
 
@@ -274,11 +278,9 @@ fn list_of<'py>(
 }
 
 /// The packet that this command carries.
-fn packet_in<'a>(command: &'a [u8], start: &[u8], size: usize) -> Option<&'a [u8]> {
-    if start.is_empty() || command.len() != size {
-        return None;
-    }
-    command.strip_prefix(start)
+fn packet_in<'a>(command: &'a [u8], start: &Option<[u8; START]>, size: usize) -> Option<&'a [u8]> {
+    let (first, packet) = command.split_first_chunk::<START>()?;
+    (command.len() == size && start.as_ref() == Some(first)).then_some(packet)
 }
 
 /// Seals packets for one link and writes them.
@@ -336,16 +338,29 @@ impl PacketSender {
 
     /// Seal these, in one record each, and write them.
     fn send(&self, py: Python<'_>, packets: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.send_by(py, packets, &mut Vec::new())
+    }
+}
+
+impl PacketSender {
+    /// See send(); the records are put together in *records*.
+    fn send_by(
+        &self,
+        py: Python<'_>,
+        packets: &Bound<'_, PyAny>,
+        records: &mut Vec<u8>,
+    ) -> PyResult<()> {
         let packets = collect(packets)?;
         if packets.iter().any(|packet| packet.len() != self.length) {
             return Err(PyValueError::new_err("not a packet of this network"));
         }
+        records.clear();
         let mut sealer = self.sealer.try_borrow_mut(py)?;
-        let records = sealer.packets(py, &packets, self.pad_to)?;
+        sealer.packets(py, &packets, self.pad_to, records)?;
         drop(sealer);
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
         // Full, or an error that comes again, and is dealt with, when Twisted writes.
-        let sent = rustix::net::send(borrow(self.fd)?, &records, flags).unwrap_or(0);
+        let sent = rustix::net::send(borrow(self.fd)?, records, flags).unwrap_or(0);
         match records.get(sent..) {
             None | Some([]) => Ok(()),
             Some(rest) => {
@@ -365,12 +380,13 @@ pub fn send_due<'py>(
     now: f64,
 ) -> PyResult<Bound<'py, PyDict>> {
     let left = PyDict::new(py);
+    let mut records = Vec::new(); // the same memory for all
     for (hop, packets) in due {
         let sender = senders.get_item(&hop)?;
         match sender.as_ref().map(|sender| sender.cast::<PacketSender>()) {
             Some(Ok(sender)) if sender.get().open() => {
                 sender.get().sent.store(now.to_bits(), Relaxed);
-                sender.get().send(py, &packets)?;
+                sender.get().send_by(py, &packets, &mut records)?;
             }
             _ => left.set_item(hop, packets)?,
         }

@@ -64,10 +64,9 @@ impl RecordSealer {
         packets: &Bound<'py, PyAny>,
         pad_to: usize,
     ) -> PyResult<Bound<'py, PyBytes>> {
-        Ok(PyBytes::new(
-            py,
-            &self.packets(py, &collect(packets)?, pad_to)?,
-        ))
+        let mut out = Vec::new();
+        self.packets(py, &collect(packets)?, pad_to, &mut out)?;
+        Ok(PyBytes::new(py, &out))
     }
 
     /// The head of a record for a command of size bytes, which comes piece by piece.
@@ -98,15 +97,16 @@ impl RecordSealer {
 }
 
 impl RecordSealer {
-    /// See seal_packets().
+    /// See seal_packets(); the records are appended.
     pub fn packets(
         &mut self,
         py: Python<'_>,
         packets: &[PyBackedBytes],
         pad_to: usize,
-    ) -> PyResult<Vec<u8>> {
+        out: &mut Vec<u8>,
+    ) -> PyResult<()> {
         let size = packets.len().saturating_mul(pad_to);
-        run(py, size, || self.0.seal_packets(packets, pad_to)).map_err(CryptoError::new_err)
+        run(py, size, || self.0.seal_packets(packets, pad_to, out)).map_err(CryptoError::new_err)
     }
 }
 

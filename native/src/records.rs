@@ -108,7 +108,7 @@ impl Direction {
     /// The records of these commands.
     pub fn seal(&mut self, commands: &[impl AsRef<[u8]>]) -> Result<Vec<u8>, String> {
         let sizes = check_sizes(commands.iter().map(|command| command.as_ref().len()))?;
-        let mut out = reserve(&sizes);
+        let mut out = Vec::with_capacity(room(&sizes));
         for (command, size) in commands.iter().zip(sizes) {
             self.seal_one(size, &mut out, |out| {
                 out.extend_from_slice(command.as_ref())
@@ -117,18 +117,19 @@ impl Direction {
         Ok(out)
     }
 
-    /// The records of `SendPacket` commands (02 00, be32 of the length, packet), zero-padded to *pad_to* bytes.
+    /// Append the records of `SendPacket` commands (02 00, be32 of the length, packet), zero-padded to *pad_to* bytes.
     pub fn seal_packets(
         &mut self,
         packets: &[impl AsRef<[u8]>],
         pad_to: usize,
-    ) -> Result<Vec<u8>, String> {
+        out: &mut Vec<u8>,
+    ) -> Result<(), String> {
         let frames = packets.iter().map(|packet| 6 + packet.as_ref().len());
         let sizes = check_sizes(frames.map(|frame| frame.max(pad_to)))?;
-        let mut out = reserve(&sizes);
+        out.reserve(room(&sizes));
         for (packet, size) in packets.iter().zip(sizes) {
             let packet = packet.as_ref();
-            self.seal_one(size, &mut out, |out| {
+            self.seal_one(size, out, |out| {
                 let end = out.len() + size as usize;
                 out.extend_from_slice(&[0x02, 0x00]);
                 out.extend_from_slice(&(packet.len() as u32).to_be_bytes());
@@ -136,7 +137,7 @@ impl Direction {
                 out.resize(end, 0);
             })?;
         }
-        Ok(out)
+        Ok(())
     }
 }
 
@@ -152,12 +153,13 @@ fn check_size(size: usize) -> Result<u32, String> {
     }
 }
 
-fn reserve(sizes: &[u32]) -> Vec<u8> {
+/// What to reserve for the records of such commands.
+fn room(sizes: &[u32]) -> usize {
     let wanted: u64 = sizes
         .iter()
         .map(|size| u64::from(*size) + (SEALED_HEADER + TAG_SIZE) as u64)
         .sum();
-    Vec::with_capacity(wanted.min(MAX_RESERVE) as usize)
+    wanted.min(MAX_RESERVE) as usize
 }
 
 /// Takes the bytes of one direction as they come; holds what is not complete yet, and nothing ahead of its arrival.
