@@ -206,8 +206,12 @@ class Session:
         return self._opener, self._packet_header if self._packets_may_come() else b"", self._config.sizes.up
 
     def heard(self, now: float) -> None:
-        """Packets came at this time, by way of :meth:`opening`; tell it before :meth:`handle_deadline`."""
-        self._arm(now)
+        """Packets came at this time, by way of :meth:`opening`; tell it before :meth:`handle_deadline`.
+
+        It may be told after younger commands, which count more.
+        """
+        if self._deadline is not None and self._config.read_timeout is not None:
+            self._deadline = max(self._deadline, now + self._config.read_timeout)
 
     def opened(self, commands: Sequence[bytes] | str, now: float) -> list[Event]:
         """Other commands came, or what did was refused, by way of :meth:`opening`.

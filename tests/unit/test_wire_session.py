@@ -306,6 +306,17 @@ class TimeTests(SynchronousTestCase):
         error = self.assertRaises(WireError, responder.handle_deadline, 180.0)
         self.assertNotIsInstance(error, HandshakeError)
 
+    def test_heard(self) -> None:
+        """What came around the session re-arms the time-out as well, but not before what came later."""
+        pair = Pair.make().connect(now=1.0)
+        responder = pair.responder.session
+        responder.heard(10.0)
+        self.assertEqual(responder.next_deadline(), 130.0)
+        responder.opened([commands.encode(commands.NoOp(), SessionKind.MIXNET, SMALL)], 100.0)
+        responder.heard(10.0)
+        self.assertEqual(responder.handle_deadline(219.0), [])
+        self.assertRaises(WireError, responder.handle_deadline, 220.0)
+
     def test_no_read_timeout(self) -> None:
         """A node's dialler waits for ever once the handshake is over, but not for the first NoOp."""
         pair = Pair.make(initiator=config("initiator", read_timeout=None))
