@@ -13,19 +13,21 @@ from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import urlencode
 
-import treq
 from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore, fail, succeed
 from twisted.internet.defer import TimeoutError as DeferredTimeoutError
 from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.error import TimeoutError as ConnectTimeoutError
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.web.client import (
     Agent,
     HTTPConnectionPool,
     RequestTransmissionFailed,
+    ResponseDone,
     ResponseNeverReceived,
 )
+from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent
 from zope.interface import implementer
@@ -51,6 +53,37 @@ UNSUPPORTED: Final = "Not implemented: Support not implemented yet"
 
 class _TooLong(Exception):
     """The answer does not end."""
+
+
+class _Body(Protocol):
+    """The body of an answer.
+
+    :ivar whole: fires with it; cancelling hangs up, or a service that hangs would keep the socket for ever.
+    """
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+        self.whole: Deferred[bytes] = Deferred(lambda _: self._hang_up())
+
+    def dataReceived(self, data: bytes) -> None:
+        """A part."""
+        self._data += data
+        if len(self._data) > ANSWER_LIMIT and not self.whole.called:
+            self.whole.errback(_TooLong(f"its answer has more than {ANSWER_LIMIT} bytes"))
+            self._hang_up()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The end of the body, or of the connection."""
+        if self.whole.called:
+            return
+        if reason.check(ResponseDone, PotentialDataLoss):
+            self.whole.callback(bytes(self._data))
+        else:
+            self.whole.errback(reason)
+
+    def _hang_up(self) -> None:
+        if self.transport is not None:
+            self.transport.loseConnection()
 
 
 def encode_form(fields: Mapping[str, bytes]) -> bytes:
@@ -189,15 +222,9 @@ class HTTPUserDB:
             unbuffered=True,
             cookies={},
         )
-        body = bytearray()
-
-        def collect(data: bytes) -> None:
-            body.extend(data)
-            if len(body) > ANSWER_LIMIT:
-                raise _TooLong(f"its answer has more than {ANSWER_LIMIT} bytes")
-
-        await treq.collect(response, collect)
-        return response.code, bytes(body)
+        body = _Body()
+        response.deliverBody(body)
+        return response.code, await body.whole
 
     # What such a service does not do -------------------------------------------------------------------------------
 

@@ -153,6 +153,37 @@ class HTTPTests(TestCase):
         self.service.answer = (200, b'{"exists": true}')
         self.assertTrue(await self.db.exists(b"alice"))
 
+    async def test_hanging_in_the_body(self) -> None:
+        """A service that begins an answer and stops, or never ends it, costs no sockets."""
+        ended: list[bytes] = []
+
+        class Slow(Protocol):
+            answer = b"{"
+
+            def dataReceived(self, data: bytes) -> None:
+                self.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n" + self.answer)
+
+            def connectionLost(self, reason: Any = None) -> None:
+                ended.append(self.answer)
+
+        class Endless(Slow):
+            answer = bytes(http.ANSWER_LIMIT + 1)
+
+        self.patch(http, "TIMEOUT", 0.3)
+        for protocol in (Slow, Endless):
+            port = reactor.listenTCP(0, Factory.forProtocol(protocol), interface="127.0.0.1")
+            db = HTTPUserDB(reactor, f"http://127.0.0.1:{port.getHost().port}", X25519)
+            error = await fails(self, StoreError, db.exists(b"alice"))
+            self.assertIn("within" if protocol is Slow else "more than", str(error))
+            for _ in range(100):
+                if ended == [protocol.answer]:
+                    break
+                await deferLater(reactor, 0.01)
+            self.assertEqual(ended, [protocol.answer])
+            ended.clear()
+            await port.stopListening()
+            await db.close()
+
     async def test_no_service(self) -> None:
         """Nobody listens; somebody listens and hangs up, or talks nonsense."""
 
