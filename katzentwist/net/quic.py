@@ -245,7 +245,11 @@ class QuicServerEndpoint:
 
 
 class _Dialler(_Sender):
-    """One connection on a UDP socket of its own."""
+    """One connection on a UDP socket of its own.
+
+    The socket is not connected to the peer: the reactor closes connected ones for any ICMP message, which may come in
+    the middle of a connection while the peer's host or a router has a weak moment, or from a stranger.
+    """
 
     def __init__(self, reactor: Any, factory: IProtocolFactory, peer: tuple[str, int], timeout: float) -> None:
         self._reactor, self._factory, self._peer = reactor, factory, peer
@@ -255,7 +259,6 @@ class _Dialler(_Sender):
 
     def startProtocol(self) -> None:
         """Send the first datagram."""
-        self.transport.connect(*self._peer)
         host = self.transport.getHost()
         core = Core(configuration=_configuration(is_client=True))
         self._pipe = Pipe(
@@ -263,7 +266,7 @@ class _Dialler(_Sender):
             core,
             _address((host.host, host.port)),
             _address(self._peer),
-            send=self._send_connected,
+            send=self.send,
             ready=self._opened,
             gone=self._gone,
             pings=True,
@@ -271,20 +274,10 @@ class _Dialler(_Sender):
         core.connect(self._peer, self._reactor.seconds())
         self._pipe.transmit_soon()
 
-    def _send_connected(self, data: bytes, address: tuple[str, int]) -> None:
-        if self.transport is not None:
-            with contextlib.suppress(OSError, error.MessageLengthError):
-                self.transport.write(data)
-
     def datagramReceived(self, datagram: bytes, addr: Any) -> None:
-        """From the peer: the socket is connected."""
+        """From the peer; what is from somebody else is no datagram of this connection."""
         if self._pipe is not None:
             self._pipe.receive(datagram, self._peer)
-
-    def connectionRefused(self) -> None:
-        """Nobody listens there. In the middle of a connection this may be a trick of a stranger: time-outs decide."""
-        if not self.result.called:
-            self._fail(error.ConnectionRefusedError())
 
     def _opened(self, pipe: Pipe) -> None:
         if self._timer.active():
@@ -321,8 +314,9 @@ class _Dialler(_Sender):
     def _close_socket(self) -> None:
         if self._timer.active():
             self._timer.cancel()
-        if self.transport is not None:
-            self.transport.stopListening()
+        transport, self.transport = self.transport, None
+        if transport is not None:
+            transport.stopListening()
 
 
 @implementer(IStreamClientEndpoint)
@@ -344,7 +338,7 @@ class QuicClientEndpoint:
             self._reactor.listenUDP(0, dialler, interface="::" if ":" in host else "")
         except (error.CannotListenError, OSError) as e:
             result.addErrback(lambda _: None)
-            dialler.connectionRefused()
+            result.cancel()
             raise error.ConnectError(string=str(e)) from e
         return await result
 

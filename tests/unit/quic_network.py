@@ -50,8 +50,6 @@ class UDPNetwork(Clock):
         port = self.ports.get(target)
         if port is not None:
             port.protocol.datagramReceived(data, source)
-        elif source in self.ports and self.ports[source].connected_to is not None:
-            self.ports[source].protocol.connectionRefused()
 
     def run(self, seconds: float, step: float = 0.001) -> None:
         """Let time pass."""
@@ -62,14 +60,10 @@ class UDPNetwork(Clock):
 class _Port:
     def __init__(self, network: UDPNetwork, address: tuple[str, int], protocol: Any) -> None:
         self.network, self.address, self.protocol = network, address, protocol
-        self.connected_to: tuple[str, int] | None = None
 
-    def connect(self, host: str, port: int) -> None:
-        self.connected_to = (host, port)
-
-    def write(self, data: bytes, address: tuple[str, int] | None = None) -> None:
+    def write(self, data: bytes, address: tuple[str, int]) -> None:
         if self.address in self.network.ports:
-            self.network.carry(data, self.address, address or self.connected_to)
+            self.network.carry(data, self.address, address)
 
     def getHost(self) -> Any:
         kind = IPv6Address if ":" in self.address[0] else IPv4Address
