@@ -12,15 +12,14 @@ from typing import Any
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall, IPushProducer
 from twisted.internet.protocol import Protocol, connectionDone
-from twisted.internet.tcp import Connection
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from katzentwist.crypto.native import native
 from katzentwist.errors import HandshakeError, WireError
 from katzentwist.net import tcp
-from katzentwist.net.bursts import BurstReader, Sink
+from katzentwist.net.bursts import Sink
+from katzentwist.net.direct import Direct
 from katzentwist.net.limits import HalfOpen, HandshakeLimits
 from katzentwist.net.owner import Context, ILink, ILinkOwner
 from katzentwist.wire import (
@@ -83,16 +82,12 @@ class LinkProtocol(Protocol):
         self._closing = False
         self._holds = 0
         self._paused = False
-        self._fd = -1
-        self.sender: Any = None
-        """Seals packets and writes them in one; others may use it while it is open."""
-        self._reader: BurstReader | None = None
-        """Who reads for us, while someone does."""
+        self._direct: Direct | None = None
+        """The native core's hands on the socket, where it may have them."""
         self._full = False
         """Whether the transport's buffer is."""
         self._sending = False
         """Whether the next piece of a document waits for its turn."""
-        self._heard = 0.0
         self._sink: Sink | None = None
 
     # For the owner
@@ -121,6 +116,11 @@ class LinkProtocol(Protocol):
     def accepts(self, accepted: Accepted | None) -> None:
         self._session.accepts = accepted
 
+    @property
+    def sender(self) -> Any:
+        """See ILink."""
+        return None if self._direct is None else self._direct.sender
+
     def send(self, command: Command) -> bool:
         """See ILink."""
         if self._closing or not self._session.is_open:
@@ -131,10 +131,10 @@ class LinkProtocol(Protocol):
 
     def sendPackets(self, packets: list[bytes]) -> bool:
         """See ILink."""
-        transport = self.transport
-        if self.sender is not None and self.writable and not (transport.dataBuffer or transport._tempDataBuffer):
-            self.sender.open = True
-            self.sender.send(packets)
+        direct, transport = self._direct, self.transport
+        if direct is not None and self.writable and not (transport.dataBuffer or transport._tempDataBuffer):
+            direct.sender.open = True
+            direct.sender.send(packets)
             return True
         if self._closing or not self._session.is_open:
             return False
@@ -145,8 +145,8 @@ class LinkProtocol(Protocol):
     def passOn(self, sink: Sink | None) -> None:
         """See ILink."""
         self._sink = sink
-        if self._reader is not None:
-            self._reader.pass_on(self._fd, sink)
+        if self._direct is not None:
+            self._direct.pass_on(sink)
 
     def pause(self) -> None:
         """See ILink."""
@@ -198,55 +198,32 @@ class LinkProtocol(Protocol):
     def _hold(self) -> None:
         """Read nothing until :meth:`_release` was called as often."""
         self._holds += 1
-        if self._reader is not None:
-            self._leave_burst()
+        if self._direct is not None and self._direct.reading:
+            self._direct.stop_reading()
         elif self._holds == 1:
             self.transport.pauseProducing()
 
     def _release(self) -> None:
         self._holds -= 1
-        if self._holds == 0 and not self._closing and not self._join_burst():
-            self.transport.resumeProducing()
-
-    def _socket(self) -> int:
-        """The descriptor that the native core may use besides Twisted, or -1."""
-        if self._context.bursts is None or self._config.kind is not SessionKind.MIXNET:
-            return -1
-        return self.transport.fileno() if isinstance(self.transport, Connection) else -1
-
-    def _join_burst(self) -> bool:
-        """Read together with other links, if that can be."""
-        bursts = self._context.bursts
-        if bursts is None or self._fd < 0:
-            return False
-        self._reader = bursts
-        bursts.add(self._fd, self, *self._session.opening())
-        bursts.pass_on(self._fd, self._sink)
-        return True
-
-    def _leave_burst(self) -> None:
-        if self._reader is not None:
-            self._note_heard()
-            reader, self._reader = self._reader, None
-            reader.remove(self._fd)
+        if self._holds == 0 and not self._closing:
+            if self._direct is not None:
+                self._direct.read(self._sink)
+            else:
+                self.transport.resumeProducing()
 
     def burst(self, packets: list[bytes], rest: Sequence[bytes] | str | None, now: float) -> None:
         """See bursts.Reader."""
-        if self._closing:  # since it was read, by what another link brought
+        direct = self._direct
+        if direct is None:  # it was closed since it was read, by what another link brought
             return
         if packets:
-            self._heard = now
+            direct.heard = now
             self._came(packets)
         if rest is None:
-            self._leave_burst()
+            direct.stop_reading()
             self.transport.resumeProducing()
         elif rest:
             self._feed(self._session.opened, rest, now)
-
-    def _note_heard(self) -> None:
-        """What a sink gets does not come by here."""
-        if self._reader is not None:
-            self._heard = max(self._heard, self._reader.heard(self._fd))
 
     def _came(self, packets: list[bytes]) -> None:
         if self._sink is not None:
@@ -256,7 +233,7 @@ class LinkProtocol(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Tell the owner, once."""
-        self._leave_burst()
+        self._end_direct()
         self._session.close()
         self._leave_limits()
         for timer in (self._timer, self._write_timer, self._close_timer):
@@ -264,8 +241,6 @@ class LinkProtocol(Protocol):
                 timer.cancel()
         self._timer = self._write_timer = self._close_timer = None
         self._closing = True
-        self._end_sender()
-        self._fd = -1
         lost = reason.value if isinstance(reason.value, Exception) else WireError("connection lost")
         self._owner.closed(self, self._reason or lost)
 
@@ -313,13 +288,8 @@ class LinkProtocol(Protocol):
                 self._owner.commandReceived(self, event.command)
             case Established():
                 self.established = True
-                self._fd = self._socket()
-                if self._fd >= 0:
-                    self.sender = native.PacketSender(  # type: ignore[union-attr]
-                        self._fd,
-                        *self._session.sealing(),
-                        self.transport.write,  # meets the error again if it was one
-                    )
+                if self._config.kind is SessionKind.MIXNET:
+                    self._direct = Direct.of(self._context.bursts, self.transport, self._session, self)
                 self._leave_limits()
                 self._flush()
                 self._owner.established(self)
@@ -361,17 +331,17 @@ class LinkProtocol(Protocol):
     def _flush(self) -> None:
         data = self._session.data_to_send()
         if data:
-            if self.sender is not None:
-                self.sender.open = False  # until sendPackets() finds that all of it was written
+            if self._direct is not None:
+                self._direct.sender.open = False  # until sendPackets() finds that all of it was written
             tcp.write(self.transport, data)
         if self._session.has_more:
             self.writable = False
             self._send_on()
 
-    def _end_sender(self) -> None:
-        if self.sender is not None:
-            self.sender.open = False
-            self.sender = None
+    def _end_direct(self) -> None:
+        if self._direct is not None:
+            self._direct.end()
+            self._direct = None
 
     def _send_on(self) -> None:
         """There may be room: for the next piece of a document, or for whatever the owner has."""
@@ -412,9 +382,10 @@ class LinkProtocol(Protocol):
         self._context.turns.add(self._look_at_clock)
 
     def _look_at_clock(self) -> None:
-        self._note_heard()
-        if self._heard:
-            self._session.heard(self._heard)
+        if self._direct is not None:
+            self._direct.note_heard()
+            if self._direct.heard:
+                self._session.heard(self._direct.heard)
         self._feed(self._session.handle_deadline, self._context.reactor.seconds())
 
     def _write_timed_out(self) -> None:
@@ -430,9 +401,8 @@ class LinkProtocol(Protocol):
         if self._closing:
             return
         self._closing = True
-        self._end_sender()
+        self._end_direct()
         self._reason = reason
-        self._leave_burst()
         self._leave_limits()
         self._close_timer = self._context.reactor.callLater(CLOSE_GRACE, self._abort)
         if not self._session.has_more:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import attrs
 from twisted.internet import error
@@ -10,6 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from katzentwist.mix.outgoing import KEEP_ALIVE, QUEUE, OutgoingLink
+from katzentwist.net.direct import Direct
 from katzentwist.wire.commands import NoOp
 
 from ..network.nodenet import EPOCHS, NodeNet
@@ -38,6 +40,12 @@ class Sender:
 
     open: bool = True
     sent: float = 0.0
+
+    def of(self, link: object) -> Sender:
+        """Let it be that of this link."""
+        bursts = SimpleNamespace(heard=lambda fd: 0.0)
+        link._direct = Direct(bursts, -1, self, link._session, link)
+        return self
 
 
 class OutgoingCase(SynchronousTestCase):
@@ -198,7 +206,7 @@ class SendTests(OutgoingCase):
     def test_offered(self) -> None:
         """Packets may go to the link without asking while its peer may be sent to, and it stands."""
         link, node = self.link_to("gateway")
-        link._link.sender = sender = Sender()
+        sender = Sender().of(link._link)
         offered = node.half.connector._senders._senders
         link.recheck()
         self.assertEqual(offered, {link.descriptor.id: sender})
@@ -216,7 +224,7 @@ class SendTests(OutgoingCase):
     def test_keep_alive_not_asked(self) -> None:
         """Packets that went to the link without asking keep it alive too."""
         link, node = self.link_to("gateway")
-        link._link.sender = sender = Sender()
+        sender = Sender().of(link._link)
         sent = []
         self.patch(link._link, "send", lambda command: sent.append(command) or True)
         for _ in range(4):

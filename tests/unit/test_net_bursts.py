@@ -404,9 +404,11 @@ class BurstLinkTests(TestCase):
             before = reactor.seconds()
             sender.sendPackets(packets[:2])
             await self.until(lambda: len(sunk) == 2)
-            self.assertTrue(before <= self.context.bursts.heard(link._fd) <= reactor.seconds())
+            link._direct.note_heard()
+            self.assertTrue(before <= link._direct.heard <= reactor.seconds())
+            link._direct.heard = 0.0
             link.pause()
-            self.assertGreaterEqual(link._heard, before)
+            self.assertGreaterEqual(link._direct.heard, before)
             link.resume()
             sender.sendPackets(packets[2:3])
             sender.send(NoOp())
