@@ -42,7 +42,7 @@ from katzentwist.client.events import (
 )
 from katzentwist.client.gateways import Backoff, Credentials, Gateways, Target
 from katzentwist.client.replies import Awaited, ReplyTable
-from katzentwist.clock import Epochs, IClock
+from katzentwist.clock import ORIGIN, Epochs, IClock
 from katzentwist.config.client import ClientConfig
 from katzentwist.crypto import kem
 from katzentwist.crypto.kem import Kem
@@ -101,13 +101,16 @@ class _Fetch:
 
 @attrs.define
 class _SkewedClock:
-    """The local clock, corrected by the gateway's where that is wanted (spec: client 4.5)."""
+    """The local clock, corrected by the gateway's where that is wanted (spec: client 4.5).
+
+    It never says less than the time of epoch 0, whatever the gateway says, or a host that has lost its own time.
+    """
 
     clock: IClock
     skew: float = 0.0
 
     def wallclock(self) -> float:
-        return self.clock.wallclock() - self.skew
+        return max(ORIGIN, self.clock.wallclock() - self.skew)
 
 
 class ClientCore:

@@ -14,7 +14,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall, IListeningPort
 
-from katzentwist.clock import Epochs
+from katzentwist.clock import ORIGIN, Epochs
 from katzentwist.config.authority import AuthorityConfig
 from katzentwist.config.whitelist import GATEWAY
 from katzentwist.crypto import kem
@@ -103,7 +103,7 @@ class AuthorityService(Service):
         """
         self._check_own_entry()
         kept = await self._state.open()
-        now = self._now()
+        now = self._context.clock.wallclock()
         self.core = AuthorityCore(
             self._members,
             network_of(self.config),
@@ -247,7 +247,8 @@ class AuthorityService(Service):
     # Documents -----------------------------------------------------------------------------------------------------
 
     def _now(self) -> float:
-        return self._context.clock.wallclock()
+        """Wall time. A clock that is set before epoch 0 while we run will be set again: until then it is epoch 0."""
+        return max(ORIGIN, self._context.clock.wallclock())
 
     def _tick(self) -> None:
         """Look at the clock, and again soon."""

@@ -207,6 +207,19 @@ class CoreTests(SynchronousTestCase):
         core = self.connected(config=self.network.config(time_sync=True))
         self.assertEqual(core.unix_time(), self.network.clock.wallclock() - 7)
 
+    def test_gateway_before_the_epochs(self) -> None:
+        """A gateway whose clock stands before epoch 0 ends no client that believes it: the next one is dialled."""
+        core = self.network.core(config=self.network.config(time_sync=True))
+        [dial] = core.start()
+        assert isinstance(dial, events.Dial)
+        peer = PeerCredentials(additional_data=dial.target.id, link_key=dial.target.link_key)
+        core.established(attrs.evolve(peer, clock_skew=int(self.network.clock.wallclock())))
+        self.assertEqual(core.epochs.number(core.unix_time()), 0)
+        core.handle_deadline()
+        core.closed("gone")
+        self.reactor.advance(30)
+        self.assertIsInstance(core.handle_deadline()[0], events.Dial)
+
     def test_packet_of_another_session(self) -> None:
         """What was made for a session that is gone is not sent in the next: its SURB leads to the old queue."""
         core = self.connected()

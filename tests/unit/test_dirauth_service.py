@@ -237,9 +237,41 @@ class AuthorityServiceTests(ServiceCase):
 
         return self.go(test())
 
+    def test_clock_before_the_epochs(self) -> Deferred[None]:
+        """A clock that falls back to 1970 for a while stops nothing for ever, and nothing that was kept is lost."""
+
+        async def test() -> None:
+            await self.start()
+            for sender in self.nodes:
+                self.assertEqual(await self.post(sender, START + 1), 0)
+            document = await self.document_of(START + 1)
+            self.clock.wall = 1000.0
+            self.service._timer.cancel()
+            self.service._tick()
+            self.assertEqual((await self.get(START + 1))[0], 0)
+            self.assertTrue(self.service._timer.active())
+            self.clock.wall = EPOCHS.start(START + 1) + 1
+            self.service._timer.cancel()
+            self.service._tick()
+            self.assertEqual(await self.get(START + 1), (0, document))
+            self.assertEqual(await self.post(self.nodes[0], START + 2), 0)
+
+        return self.go(test())
+
 
 class StartTests(ServiceCase):
     """What the start refuses."""
+
+    def test_clock_before_the_epochs(self) -> Deferred[None]:
+        """A clock that was never set is told."""
+        self.clock.wall = 1000.0
+
+        async def test() -> None:
+            with self.assertRaises(ConfigError) as caught:
+                await self.start()
+            self.assertIn("set the clock", str(caught.exception))
+
+        return self.go(test())
 
     def test_other_identity(self) -> Deferred[None]:
         """A store of another identity is refused by name."""
