@@ -15,7 +15,7 @@ from katzentwist.crypto.kem import Kem
 from katzentwist.crypto.nike import Nike
 from katzentwist.errors import ConfigError, CryptoError
 from katzentwist.mix.replay import KEY_SIZE, ReplaySet, new_replay_set
-from katzentwist.node.keyfiles import write_bytes
+from katzentwist.node.keyfiles import UNFINISHED, write_bytes
 from katzentwist.randomness import IRandom
 from katzentwist.sphinx import Geometry
 
@@ -101,7 +101,8 @@ class MixKeys:
     def load(self, folder: Path, now: int) -> list[int]:
         """Take over the keys of now .. now + 2 and delete every file; the epochs that were found.
 
-        A key is deleted from disk before it is used, so that a crash leaves none behind.
+        A key is deleted from disk before it is used, and so is what a save left that was cut short: a crash leaves none
+        behind.
 
         :raises ConfigError: a file is damaged or can not be deleted.
         """
@@ -125,7 +126,7 @@ class MixKeys:
                 self._keys[epoch] = self._restored(path, epoch, body, entries)
                 found.append(epoch)
         with contextlib.suppress(OSError):
-            for leftover in folder.glob("mixkey-*.tags"):
+            for leftover in (*folder.glob("mixkey-*.tags"), *folder.glob(f".mixkey-*{UNFINISHED}")):
                 leftover.unlink()
         return found
 

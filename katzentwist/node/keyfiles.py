@@ -18,6 +18,8 @@ from katzentwist.randomness import IRandom
 
 DIRECTORY_MODE = 0o700
 FILE_MODE = 0o600
+UNFINISHED = ".new"
+"""How the hidden file ends into which a file is written first."""
 
 
 class PairScheme(keys.KeyScheme, Protocol):
@@ -122,7 +124,7 @@ def write_file(path: Path, text: str) -> None:
 
 def write_bytes(path: Path, pieces: Iterable[bytes]) -> None:
     """Write *pieces* one after the other, as :func:`write_file` does."""
-    temporary = path.with_name(f".{path.name}.new")
+    temporary = path.with_name(f".{path.name}{UNFINISHED}")
     try:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
@@ -139,6 +141,8 @@ def write_bytes(path: Path, pieces: Iterable[bytes]) -> None:
         finally:
             os.close(folder)
     except OSError as error:
+        with contextlib.suppress(OSError):  # on a full disk a part of it would stay, of a key perhaps
+            temporary.unlink()
         raise KeyFileError(f"can not write {path}: {error.strerror}") from error
 
 

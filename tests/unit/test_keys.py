@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from pathlib import Path
 
@@ -163,3 +164,13 @@ class KeyFileTests(SynchronousTestCase):
     def test_write_fails(self) -> None:
         """A folder that vanished is our error."""
         self.assertRaises(KeyFileError, keyfiles.write_file, self.folder / "gone" / "x.pem", "text")
+
+    def test_full_disk(self) -> None:
+        """A file that can not be written whole leaves no part of it."""
+
+        def full(descriptor: int) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        self.patch(keyfiles.os, "fsync", full)
+        self.assertIn("No space left", self.error())
+        self.assertEqual(list(self.folder.iterdir()), [])

@@ -297,7 +297,9 @@ class MixKeyTests(SynchronousTestCase):
         self.assertEqual(again.public(11)[12], self.keys.public(10)[12])
         fresh = MixKeys(GEOMETRY, SeededRandom(7))
         self.keys.save(folder)
+        (folder / ".mixkey-10.bin.new").write_bytes(b"what a process left that was killed while it wrote")
         fresh.load(folder, 10)
+        self.assertEqual(list(folder.iterdir()), [])
         self.assertEqual(fresh.candidates(10)[0].seen.test_and_set([tag]), [True])
 
     def test_truncated(self) -> None:
