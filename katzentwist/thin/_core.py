@@ -169,12 +169,15 @@ class ThinCore:
         """A message that the daemon sends again until a reply comes.
 
         :raises NotSentError: it can not be sent now, or the daemon does not offer this.
+        :raises RefusedError: the reply to another one of this id is waited for.
         """
         self._check_online()
         if "arq" not in self.features:
             raise errors.NotSentError("this daemon offers no reliable messages")
         if len(message_id) != MESSAGE_ID:
             raise errors.NotSentError(f"a message id has {MESSAGE_ID} bytes")
+        if ("send_arq_message", message_id) in self._operations:
+            raise errors.RefusedError("message id already in use")  # the daemon's answer would end the other one
         self._out.append(
             encode_request(
                 "send_arq_message",
@@ -214,6 +217,7 @@ class ThinCore:
 
     def _wait_for(self, operation: Operation) -> Operation:
         self._operations[operation.kind, operation.key] = operation
+        self._abandoned.pop(operation.key, None)  # an id may be used again
         return operation
 
     def abandon(self, operation: Operation) -> None:

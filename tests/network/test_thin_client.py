@@ -290,6 +290,21 @@ class OutcomeTests(ThinTestCase):
         self.network.run(10)
         self.assertEqual((thin.late_replies, self.heard), (1, []))
 
+    def test_id_again(self) -> None:
+        """An id that is waited for is refused; one that was given up can be used again, and its reply is not late."""
+        thin = self.thin()
+        id_, where = bytes(range(16)), self.destination(thin)
+        first = thin.blocking_send_reliable_message(id_, b"one", *where, 0.01)
+        self.failureResultOf(thin.blocking_send_reliable_message(id_, b"two", *where), RefusedError)
+        self.network.run(0.02)
+        self.failureResultOf(first, OverdueError)
+        thin.cancel_reliable_message(id_)
+        self.network.run(1)
+        again = thin.blocking_send_reliable_message(id_, b"three", *where)
+        self.network.run(10)
+        self.assertEqual(self.successResultOf(again).rstrip(b"\0"), b"three")
+        self.assertEqual(thin.late_replies, 0)
+
     def test_lost(self) -> None:
         """The daemon is restarted; it is stopped; or all tries are used up."""
         thin = self.thin()
