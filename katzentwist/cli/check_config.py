@@ -5,18 +5,24 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
 from katzentwist.cli.output import print_json
 from katzentwist.config import authority, thinclient, toml
-from katzentwist.config.schema import Report, lookup
+from katzentwist.config.kinds import FileKind, kind_of
+from katzentwist.config.schema import Report
 from katzentwist.errors import ConfigError
 from katzentwist.node.extras import load_client, load_node
 from katzentwist.node.startup import local_ips, read_text
 
-Load = Callable[[str], tuple[Any, Report]]
+LOADERS: Final[dict[FileKind, Callable[[str], tuple[Any, Report]]]] = {
+    FileKind.THIN_CLIENT: thinclient.load,
+    FileKind.CLIENT: load_client,
+    FileKind.AUTHORITY: lambda text: authority.load(text, local_ips=local_ips(), read_file=read_text),
+    FileKind.NODE: load_node,
+}
 
 
 def add_parser(subparsers: Any) -> None:
@@ -69,23 +75,7 @@ def check(path: Path) -> Finding:
         tables = toml.parse(text)
     except ConfigError as e:
         return Finding("unknown", [str(e)])
-    kind, load = kind_of(tables)
-    _, report = load(text)
+    kind = kind_of(tables) or FileKind.NODE
+    _, report = LOADERS[kind](text)
     unknown = [f"{key}: unknown key" for key in sorted(set(report.unknown))]
-    return Finding(kind, [*map(str, report.errors), *unknown], report.warnings)
-
-
-def kind_of(tables: dict[str, Any]) -> tuple[str, Load]:
-    """What sort of file this is, by the tables that only it has."""
-
-    def has(name: str) -> bool:
-        return lookup(tables, name) is not None
-
-    if has("Dial"):
-        return "thin client", thinclient.load
-    if has("Listen") or has("PinnedGateways") or has("VotingAuthority"):
-        return "client", load_client
-    authority_tables = ("Mixes", "Providers", "GatewayNodes", "ServiceNodes", "Authorities", "Authority", "Parameters")
-    if any(has(name) for name in authority_tables):
-        return "authority", lambda text: authority.load(text, local_ips=local_ips(), read_file=read_text)
-    return "node", load_node
+    return Finding(kind.value, [*map(str, report.errors), *unknown], report.warnings)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import base64
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
+from twisted.internet.error import ConnectError, ConnectionClosed
 
 from katzentwist.cli.output import Progress, UsageFault, print_json, table
 from katzentwist.client import tool
@@ -28,7 +29,9 @@ from katzentwist.pki.document import LAYER_GATEWAY, LAYER_SERVICE, Document, ver
 from katzentwist.randomness import SystemRandom
 from katzentwist.thin import ThinClient
 from katzentwist.wire.codes import ConsensusCode
-from katzentwist.wire.commands import Consensus, GetConsensus
+from katzentwist.wire.commands import Command, Consensus, GetConsensus
+
+T = TypeVar("T")
 
 
 def add_parser(subparsers: Any) -> None:
@@ -118,34 +121,29 @@ def checked(raw: bytes, names: Mapping[bytes, str], now: int) -> Found:
 def through_gateway(path: Path) -> Found:
     """As a client."""
     config = tool.read_config(path)
-    found: list[Found] = []
     progress = Progress()
 
-    async def main(reactor: Any) -> int:
+    async def fetch(reactor: Any) -> Found:
         own = tool.Tool(reactor, config)
         own.start()
         try:
             await own.ready(connected=False, say=progress.show)
             progress.clear()
             signed = own.core.signed_document()
-            if signed is not None:
-                names = {a.id: a.identifier for a in config.authorities}
-                signers = {i: (name, i in signed.signers) for i, name in names.items()}
-                found.append(Found(raw=signed.raw, document=signed.document, signers=signers))
-            return 0
+            if signed is None:
+                raise tool.ToolError("the epoch of the document is over; ask again")
+            names = {a.id: a.identifier for a in config.authorities}
+            signers = {i: (name, i in signed.signers) for i, name in names.items()}
+            return Found(raw=signed.raw, document=signed.document, signers=signers)
         finally:
             await own.stop()
 
-    tool.run(main)
-    return found[0]
+    return _run(fetch)
 
 
 def from_authority(path: Path) -> Found:
     """Ask an authority, whose public keys lie in its DataDir."""
-    config, report = authority.load(path.read_text("utf-8"), local_ips=local_ips())
-    if config is None:
-        mistakes = "\n".join(f"  {error}" for error in report.errors)
-        raise tool.ToolError(f"{path} has mistakes:\n{mistakes}")
+    config = tool.read_file(path, lambda text: authority.load(text, local_ips=local_ips()))
     folder = Path(config.data_dir)
     identity = read_public(folder / "identity.public.pem", sign.by_name(config.signature_scheme))
     peer = Authority(
@@ -156,15 +154,16 @@ def from_authority(path: Path) -> Found:
         name=config.identifier,
     )
     epoch = epochs_of(config.epoch_duration, {}).number(SystemClock().wallclock())
-    replies: list[Any] = []
 
-    async def main(reactor: Any) -> int:
+    async def fetch(reactor: Any) -> Command:
         context = Context(reactor=reactor, clock=SystemClock(), random=SystemRandom(), workers=SynchronousWorkers())
-        replies.append(await request(context, Transports(reactor), peer, GetConsensus(epoch)))
-        return 0
+        try:
+            return await request(context, Transports(reactor), peer, GetConsensus(epoch))
+        except (ConnectError, ConnectionClosed) as e:
+            urls = ", ".join(address.url for address in config.addresses)
+            raise tool.ToolError(f"no answer from {config.identifier} at {urls}: {e}") from e
 
-    tool.run(main)
-    [reply] = replies
+    reply = _run(fetch)
     if not isinstance(reply, Consensus) or reply.error_code != ConsensusCode.OK:
         why = "will never have" if getattr(reply, "error_code", 0) == ConsensusCode.GONE else "does not have yet"
         raise tool.ToolError(f"{config.identifier} {why} the document of epoch {epoch}")
@@ -173,9 +172,8 @@ def from_authority(path: Path) -> Found:
 
 def through_daemon(path: Path) -> Found:
     """Ask a running client daemon, for the document and for the keys."""
-    found: list[Found] = []
 
-    async def main(reactor: Any) -> int:
+    async def fetch(reactor: Any) -> Found:
         client = ThinClient(path, reactor)
         await client.start()
         try:
@@ -184,12 +182,26 @@ def through_daemon(path: Path) -> Found:
             for entry in await client.get_directory_authorities():
                 scheme = sign.by_name(entry["pki_signature_scheme"])
                 names[keys.decode_public(scheme, entry["identity_public_key_pem"])] = str(entry["identifier"])
-            found.append(checked(raw, names, epoch))
-            return 0
+            return checked(raw, names, epoch)
         finally:
             await client.stop()
 
-    tool.run(main)
+    return _run(fetch)
+
+
+def _run(fetch: Callable[[Any], Coroutine[Any, Any, T]]) -> T:
+    """What *fetch* gives, under the reactor.
+
+    :raises KeyboardInterrupt: a signal came first.
+    """
+    found: list[T] = []
+
+    async def main(reactor: Any) -> int:
+        found.append(await fetch(reactor))
+        return 0
+
+    if tool.run(main):
+        raise KeyboardInterrupt
     return found[0]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import Final
@@ -40,6 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KatzentwistError as e:
         fail(args.command, str(e))
+        return 1
+    except BrokenPipeError:  # who read our output, such as head, has enough; what is left of it can not be flushed
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as e:
         fail(args.command, f"{e.filename}: {e.strerror}" if e.filename and e.strerror else str(e))

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import attrs
 from twisted.internet.defer import CancelledError, Deferred, FirstError
@@ -20,6 +20,7 @@ from katzentwist.client.gateways import Backoff, Credentials
 from katzentwist.client.pacing import Pacer
 from katzentwist.clock import Epochs, SystemClock
 from katzentwist.config.client import ClientConfig
+from katzentwist.config.schema import Report
 from katzentwist.crypto import kem, keys
 from katzentwist.errors import ConfigError, KatzentwistError
 from katzentwist.net.owner import Context
@@ -30,6 +31,7 @@ from katzentwist.node.startup import epochs_of
 from katzentwist.pki.document import Document, SignedDocument
 from katzentwist.randomness import SystemRandom
 
+C = TypeVar("C")
 PATIENCE: Final = 60.0
 """Seconds until a network that can not be reached is given up; at least an epoch and a half of short epochs."""
 STEP: Final = 2.0
@@ -51,14 +53,22 @@ class User:
 def read_config(path: Path) -> ClientConfig:
     """A client file.
 
+    :raises ToolError: see :func:`read_file`.
+    """
+    return read_file(path, load_client)
+
+
+def read_file(path: Path, load: Callable[[str], tuple[C | None, Report]]) -> C:
+    """A configuration file.
+
     :raises ToolError: it can not be read or has mistakes; all of them are in the text.
     """
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as e:
         reason = e.strerror if isinstance(e, OSError) else "not UTF-8"
-        raise ToolError(f"can not read {path}: {reason}; name the client.toml with -f") from e
-    config, report = load_client(text)
+        raise ToolError(f"can not read {path}: {reason}") from e
+    config, report = load(text)
     if config is None:
         lines = "\n".join(f"  {error}" for error in report.errors)
         raise ToolError(f"{path} has mistakes:\n{lines}")

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 import attrs
 
-from katzentwist.config import schema, toml
+from katzentwist.config import kinds, schema
 from katzentwist.config.addresses import DEFAULT_AUTHORITY_PORT, Address, check_hostport, family_mistake, is_public
 from katzentwist.config.authoritytables import (
     DEFAULT_RATE,
@@ -32,6 +32,7 @@ from katzentwist.config.common import (
     resolve_geometry,
     resolve_logging,
 )
+from katzentwist.config.kinds import FileKind
 from katzentwist.config.schema import Report
 from katzentwist.config.whitelist import Member, ReadFile, WhiteListReader
 from katzentwist.crypto import sign
@@ -97,7 +98,7 @@ def load(
     """
     report = Report()
     try:
-        raw = toml.parse(text)
+        raw = kinds.parse(text, FileKind.AUTHORITY)
     except ConfigError as e:
         report.errors.append(e)
         return None, report

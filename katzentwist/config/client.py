@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 
 from katzentwist.clock import parse_duration
-from katzentwist.config import schema, toml
+from katzentwist.config import kinds, schema
 from katzentwist.config.addresses import Address, check_hostport, parse_url
 from katzentwist.config.common import (
     Authority,
@@ -26,6 +26,7 @@ from katzentwist.config.common import (
     resolve_logging,
     resolve_peer,
 )
+from katzentwist.config.kinds import FileKind
 from katzentwist.config.schema import Report, key
 from katzentwist.crypto import keys, sign
 from katzentwist.errors import ConfigError
@@ -231,12 +232,9 @@ def load(text: str) -> tuple[ClientConfig | None, Report]:
     """A client configuration from the text of its file; None exactly when the report has errors."""
     report = Report()
     try:
-        raw = toml.parse(text)
+        raw = kinds.parse(text, FileKind.CLIENT)
     except ConfigError as e:
         report.errors.append(e)
-        return None, report
-    if set(raw) == {"Dial"}:
-        report.error("this is the thinclient.toml of applications; the daemon reads client.toml", "Dial")
         return None, report
     if schema.lookup(raw, "PigeonholeGeometry") is not None:
         report.error("this table must not be there; remove it", "PigeonholeGeometry")

@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 
 import attrs
 
-from katzentwist.config import schema, toml
+from katzentwist.config import kinds, schema
 from katzentwist.config.addresses import check_hostport, family_mistake
 from katzentwist.config.common import (
     Authority,
@@ -29,6 +29,7 @@ from katzentwist.config.common import (
 )
 from katzentwist.config.debug import Debug, resolve_debug
 from katzentwist.config.halves import Half, HalfResolver, Kind
+from katzentwist.config.kinds import FileKind
 from katzentwist.config.names import UserNames
 from katzentwist.config.nodetables import (
     GatewayTable,
@@ -110,7 +111,7 @@ def load(
     """
     report = Report()
     try:
-        raw = toml.parse(text)
+        raw = kinds.parse(text, FileKind.NODE)
     except ConfigError as e:
         report.errors.append(e)
         return None, report

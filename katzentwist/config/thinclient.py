@@ -7,9 +7,10 @@ from typing import Any, Final
 
 import attrs
 
-from katzentwist.config import toml
+from katzentwist.config import kinds
 from katzentwist.config.addresses import check_hostport
 from katzentwist.config.client import Socket
+from katzentwist.config.kinds import FileKind
 from katzentwist.config.schema import Report
 from katzentwist.errors import ConfigError
 
@@ -31,7 +32,7 @@ def load(text: str) -> tuple[ThinClientConfig | None, Report]:
     """
     report = Report()
     try:
-        return ThinClientConfig(dial=_dial(toml.parse(text))), report
+        return ThinClientConfig(dial=_dial(kinds.parse(text, FileKind.THIN_CLIENT))), report
     except ConfigError as e:
         report.errors.append(e)
         return None, report
@@ -39,8 +40,7 @@ def load(text: str) -> tuple[ThinClientConfig | None, Report]:
 
 def _dial(raw: Mapping[str, Any]) -> Socket:
     if unknown := _beyond(raw, ["Dial"]):
-        daemon = "; this is the daemon's client.toml, applications need thinclient.toml" if "Listen" in unknown else ""
-        raise ConfigError(f"unknown top-level key(s) {unknown}; expected exactly ['Dial']{daemon}")
+        raise ConfigError(f"unknown top-level key(s) {unknown}; expected exactly ['Dial']")
     if "Dial" not in raw:
         raise ConfigError("missing required top-level key(s) ['Dial']")
     return _transport(_table(raw["Dial"], "Dial"))

@@ -316,14 +316,15 @@ class PKIClient:
             self.core.upload_failed(half, epoch, self._runtime.clock.monotonic())
         if not told:
             words = "; ".join(_in_words(answers.get(number, "")) for number in range(len(posts)))
-            # Once per epoch: it is tried again every few seconds. An authority hangs up on nodes that it does not list.
+            # Once per epoch: it is tried again every few seconds.
             known = (half, epoch) in self._complained
             self._complained = {(h, e) for h, e in self._complained if e >= epoch - 1} | {(half, epoch)}
             (self.log.debug if known else self.log.error)(
-                "upload of {name} for epoch {epoch} failed ({why}); is the node white-listed at the authority?",
+                "upload of {name} for epoch {epoch} failed ({why}); {remedy}",
                 name=descriptor.name,
                 epoch=epoch,
                 why=words,
+                remedy=_KEPT if DescriptorCode.CONFLICT in answers.values() else _UNLISTED,
             )
 
     def _post(
@@ -413,9 +414,15 @@ _WORDS = {
 _DESCRIPTOR_WORDS: dict[int, str] = {
     DescriptorCode.OK: "accepted",
     DescriptorCode.INVALID: "invalid",
-    DescriptorCode.CONFLICT: "conflict: another descriptor is stored for this epoch",
+    DescriptorCode.CONFLICT: "conflict: another descriptor is stored for this epoch, or its document is signed",
     DescriptorCode.FORBIDDEN: "forbidden: this node is not on the authority's list",
 }
+_UNLISTED: Final = "is the node white-listed at the authority?"
+"""An authority hangs up on nodes that it does not list."""
+_KEPT: Final = (
+    "if it is from before a restart, packets for its keys are lost until that epoch is over "
+    "(PersistMixKeysOnShutdown keeps keys)"
+)
 
 
 def _message(result: object) -> str:

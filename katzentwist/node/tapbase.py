@@ -139,7 +139,8 @@ def read_config(options: DaemonOptions, load: Callable[[str], tuple[C | None, Re
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as e:
         reason = e.strerror if isinstance(e, OSError) else "not UTF-8"
-        die(f"failed to load config file '{path}': {reason}; name the file with -f")
+        remedy = "" if options["config"] else "; name the file with -f"
+        die(f"failed to load config file '{path}': {reason}{remedy}")
     config, report = load(text)
     unknown = "unrecognised configuration keys: " + ", ".join(sorted(set(report.unknown)))
     if config is None:

@@ -77,8 +77,14 @@ class Children:
     def start(self) -> None:
         """Start everything.
 
-        :raises ChildError: a program can not be started.
+        :raises ChildError: a program can not be started, or one runs already, so that the network would be run twice.
         """
+        for node in self.network.nodes:
+            if pid := running(node):
+                raise ChildError(
+                    f"{node.name} runs already, pid {pid}: end that network first; if {pid} is another program, "
+                    f"remove {pid_file(node)}"
+                )
         for node in self.network.nodes:
             self._children.append(self._start(node))
 
@@ -125,7 +131,7 @@ class Children:
             "-c",
             "from twisted.scripts.twistd import run; run()",
             "--nodaemon",
-            f"--pidfile={node.folder / 'twistd.pid'}",
+            f"--pidfile={pid_file(node)}",
             PROGRAMS.get(node.role, "katzenmix"),
             "-f",
             str(node.config),
@@ -179,3 +185,20 @@ class Children:
                     os.killpg(child.process.pid, signal.SIGKILL)
                 child.process.wait()
         self._children.clear()
+
+
+def pid_file(node: Node) -> Path:
+    """Where twistd keeps the number of its process."""
+    return node.folder / "twistd.pid"
+
+
+def running(node: Node) -> int:
+    """The process that the file names, as twistd sees it; 0 if there is none."""
+    try:
+        pid = int(pid_file(node).read_text("ascii"))
+        os.kill(pid, 0)
+    except PermissionError:
+        return pid
+    except (OSError, ValueError, OverflowError):
+        return 0
+    return pid

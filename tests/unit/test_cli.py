@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 from twisted.internet.defer import Deferred
@@ -65,6 +67,32 @@ class CommandTests(SynchronousTestCase):
         self.assertIn("behind -f, --thin or --authority", said)
         other = file.rename(file.with_suffix(".cbor"))
         self.assertNotIn("behind -f", self.refused(FAILED, "consensus", str(other)))
+
+    def test_unreadable_file(self) -> None:
+        """Whatever the option: the reason in words."""
+        file = Path(self.mktemp())
+        file.write_bytes(b"\xff\xfe")
+        for command in (("ping", "-f"), ("consensus", "-f"), ("consensus", "--authority")):
+            self.assertIn(f"can not read {file}: not UTF-8", self.refused(FAILED, *command, str(file)))
+
+    def test_reader_gone(self) -> None:
+        """Who reads the output, such as ``head``, may end first: that is no error to tell."""
+        read, write = os.pipe()
+        os.close(read)
+        with os.fdopen(write, "wb") as gone:
+            ended = subprocess.run(
+                [sys.executable, "-u", "-m", "katzentwist", "version"], stdout=gone, stderr=subprocess.PIPE, check=False
+            )
+        self.assertEqual((ended.returncode, ended.stderr), (FAILED, b""))
+
+    def test_silent_authority(self) -> None:
+        """One that does not run is named, with its address and the reason."""
+        (node, *_) = generate(Path(self.mktemp()).absolute(), Shape()).nodes
+        command = [sys.executable, "-m", "katzentwist", "consensus", "--authority", str(node.config)]
+        ended = subprocess.run(command, capture_output=True, check=False, text=True)
+        self.assertEqual((ended.returncode, ended.stdout), (FAILED, ""))
+        (said,) = ended.stderr.splitlines()
+        self.assertIn(f"no answer from auth1 at {node.addresses[0]}: Connection was refused", said)
 
     def test_management_socket(self) -> None:
         """The socket is what is missing; a command is not needed."""

@@ -78,7 +78,7 @@ class TapTests(SynchronousTestCase):
         """The file of applications in the place of the daemon's is called by its name; so is no file."""
         status, text = self.run_front("-f", "thinclient.toml")
         self.assertEqual(status, 1)
-        self.assertIn("this is the thinclient.toml of applications; the daemon reads client.toml", text)
+        self.assertIn("this is the thinclient.toml of applications; what is needed here is the client.toml", text)
         status, text = self.run_front("-f", "nowhere.toml")
         self.assertEqual(status, 1)
         self.assertIn("failed to load config file 'nowhere.toml': No such file or directory", text)

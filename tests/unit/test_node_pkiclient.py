@@ -268,6 +268,18 @@ class UploadTests(PKICase):
         self.run_for(5)
         self.assertEqual([len(d.uploads) for d in self.desks], [1, 1, 1])
 
+    def test_conflicts(self) -> None:
+        """If none takes it the log says so once, and what that means; it is not a matter of the white list."""
+        for desk in self.desks:
+            desk.answer = DescriptorCode.CONFLICT
+        self.run_for(100)
+        self.client.start()
+        self.run_for(30)
+        (error,) = self.errors()
+        self.assertIn("another descriptor is stored", error)
+        self.assertIn("PersistMixKeysOnShutdown", error)
+        self.assertNotIn("white-listed", error)
+
     def test_window(self) -> None:
         """What was not accepted in the window is given up, with one ERROR."""
         self.desks[0].answer = DescriptorCode.FORBIDDEN
@@ -278,6 +290,7 @@ class UploadTests(PKICase):
         self.run_for(30)
         self.assertEqual(len(self.errors()), 1, self.errors())
         self.assertIn("not on the authority's list", self.errors()[0])
+        self.assertIn("is the node white-listed", self.errors()[0])
         self.assertGreater(len(self.desks[0].uploads), 1)
 
     def test_stop(self) -> None:

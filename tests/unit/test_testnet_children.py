@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -49,6 +50,19 @@ class ReviveTests(SynchronousTestCase):
         self.assertEqual(self.children.started, 1)
         self.assertIn("mix1 is started again, pid", self.news(100.0 + PAUSE))
         self.assertEqual(self.children.started, 2)
+
+    def test_runs_already(self) -> None:
+        """A network whose nodes run is not run twice; a pid file that was left behind does not matter."""
+        pids = self.node.folder / "twistd.pid"
+        pids.write_text(str(os.getpid()))
+        self.assertRaisesRegex(ChildError, f"mix1 runs already, pid {os.getpid()}: end that", self.children.start)
+        self.assertEqual(self.children.started, 0)
+        with subprocess.Popen(["/bin/true"]) as ended:
+            pass
+        for left in (str(ended.pid), "", "x"):
+            pids.write_text(left)
+            self.children.start()
+        self.assertEqual(self.children.started, 3)
 
     def test_signal(self) -> None:
         """What kill does has a name."""
