@@ -42,30 +42,32 @@ class Reader(Protocol):
 
 @implementer(IReadDescriptor)
 class Marks:
-    """Calls a function at each mark. A timer of the reactor would come up to two ms late: epoll counts whole ones."""
+    """Calls a function at each mark. A timer of the reactor would come up to two ms late: epoll counts whole ones.
+
+    :raises OSError: there is no descriptor left for its timer; it is kept as long as this.
+    """
 
     def __init__(self, reactor: Any, function: Callable[[], None]) -> None:
         self._reactor, self._function = reactor, function
-        self._timer: Any = None  # Marks of the native core
+        self._timer: Any = native.Marks()  # type: ignore[union-attr]
 
     def start(self) -> None:
         """From the next mark on."""
-        self._timer = native.Marks()  # type: ignore[union-attr]
         self._timer.start()
         self._reactor.addReader(self)
 
     def stop(self) -> None:
         """Call no more."""
         self._reactor.removeReader(self)
-        self._timer = None
+        self._timer.stop()
 
     def fileno(self) -> int:
         """The timer's descriptor."""
-        return -1 if self._timer is None else int(self._timer.fileno())
+        return int(self._timer.fileno())
 
     def doRead(self) -> None:
         """A mark, or several that were missed."""
-        if self._timer is not None and self._timer.passed():
+        if self._timer.passed():
             self._function()
 
     def connectionLost(self, reason: Failure) -> None:
@@ -78,7 +80,7 @@ class Marks:
 
 @implementer(IReadDescriptor)
 class BurstReader:
-    """The links of one reactor. Opens its epoll set with the first, closes it with the last.
+    """The links of one reactor. Opens its epoll set and its timer with the first, closes them with the last.
 
     :param marks: makes what calls at each mark.
     """
@@ -88,7 +90,8 @@ class BurstReader:
     def __init__(self, reactor: Any, marks: Callable[..., Any] = Marks) -> None:
         self._reactor = reactor
         self._links: Any = None  # a LinkSet of the native core
-        self._marks = marks(reactor, self._marked)
+        self._new_marks = marks
+        self._marks: Any = None
         self._at_marks = False
         self._not_before = 0.0
         self._quiet = 0
@@ -111,8 +114,11 @@ class BurstReader:
 
         :param opener: the native RecordOpener of its session.
         :param start: how a command of *size* bytes begins that carries a packet; empty: none may come.
+        :raises OSError: there is no descriptor left; nothing is read.
         """
         if self._links is None:
+            # The timer too: when it is needed, in the middle of traffic, there may be no descriptor left for it.
+            self._marks = self._new_marks(self._reactor, self._marked)
             self._links = native.LinkSet()  # type: ignore[union-attr]
             self._reactor.addReader(self)
         self._links.add(fd, reader, opener, start, size)
@@ -184,7 +190,7 @@ class BurstReader:
         """The last link is gone, or the reactor ends."""
         self._leave_marks()
         self._reactor.removeReader(self)
-        self._links = None
+        self._links = self._marks = None
 
     def logPrefix(self) -> str:
         """For Twisted's log."""

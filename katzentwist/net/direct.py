@@ -42,11 +42,18 @@ class Direct:
         sender = native.PacketSender(fd, *session.sealing(), transport.write)  # type: ignore[union-attr]
         return cls(bursts, fd, sender, session, reader)
 
-    def read(self, sink: Sink | None) -> None:
-        """Read from now on, together with other links. Twisted must not."""
+    def read(self, sink: Sink | None) -> bool:
+        """Read from now on, together with other links; Twisted must not.
+
+        :returns: False if there is no descriptor left for that: then Twisted must.
+        """
+        try:
+            self._bursts.add(self._fd, self._reader, *self._session.opening())
+        except OSError:
+            return False
         self.reading = True
-        self._bursts.add(self._fd, self._reader, *self._session.opening())
         self._bursts.pass_on(self._fd, sink)
+        return True
 
     def pass_on(self, sink: Sink | None) -> None:
         """Give packets to *sink*, with those of others; None: to the reader."""

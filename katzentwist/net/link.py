@@ -205,11 +205,8 @@ class LinkProtocol(Protocol):
 
     def _release(self) -> None:
         self._holds -= 1
-        if self._holds == 0 and not self._closing:
-            if self._direct is not None:
-                self._direct.read(self._sink)
-            else:
-                self.transport.resumeProducing()
+        if self._holds == 0 and not self._closing and (self._direct is None or not self._direct.read(self._sink)):
+            self.transport.resumeProducing()
 
     def burst(self, packets: list[bytes], rest: Sequence[bytes] | str | None, now: float) -> None:
         """See bursts.Reader."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import socket
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -433,6 +434,32 @@ class BurstLinkTests(TestCase):
             await self.until(lambda: self.server.commands)
             self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
             self.assertTrue(link.established)
+
+        return self.run_test(test())
+
+    def test_no_descriptor_left(self) -> Deferred[None]:
+        """Links that stand need no further ones: not when more comes than an event per ms, not after a pause of all."""
+
+        async def test() -> None:
+            await self.connect()
+            soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+            self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+            there, here = self.server.links[0], self.client.links[0]
+            packets = [bytes(SMALL.packet_length)] * 20
+            sent = 0
+            while not self.context.busy() and sent < 100_000:
+                here.sendPackets(packets)
+                sent += len(packets)
+                await deferLater(reactor, 0)
+            await self.until(lambda: len(self.server.packets) == sent)
+            for link in (there, here):
+                link.pause()
+            for link in (there, here):
+                link.resume()
+            self.assertEqual(self.reading(), 0)
+            here.sendPackets(packets)
+            await self.until(lambda: len(self.server.packets) == sent + len(packets))
 
         return self.run_test(test())
 
