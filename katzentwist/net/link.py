@@ -381,8 +381,7 @@ class LinkProtocol(Protocol):
     def _look_at_clock(self) -> None:
         if self._direct is not None:
             self._direct.note_heard()
-            if self._direct.heard:
-                self._session.heard(self._direct.heard)
+            self._session.heard(self._direct.heard)
         self._feed(self._session.handle_deadline, self._context.reactor.seconds())
 
     def _write_timed_out(self) -> None:

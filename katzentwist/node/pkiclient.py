@@ -1,19 +1,16 @@
-"""The PKI worker of a node: uploads descriptors, fetches, verifies and keeps documents (spec: node 4.10, pki 13).
+"""The PKI worker of a node: fetches, verifies and keeps documents, has descriptors uploaded (spec: node 4.10, pki 13).
 
-When to do what is decided by :class:`~katzentwist.node.pkicore.PKICore`; here it is done.
+When to do what is decided by :class:`~katzentwist.node.pkicore.PKICore`; here and in
+:mod:`~katzentwist.node.uploading` it is done.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
-from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from twisted.internet.defer import CancelledError, Deferred, DeferredList
-from twisted.internet.error import ConnectError, ConnectionClosed
-from twisted.internet.task import deferLater
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from katzentwist.clock import ORIGIN
@@ -21,42 +18,32 @@ from katzentwist.config.common import Authority as AuthorityConfig
 from katzentwist.crypto import kem
 from katzentwist.crypto.keys import identity_hash
 from katzentwist.errors import KatzentwistError, PKIError
-from katzentwist.logger import ModuleLogger, notice
+from katzentwist.logger import ModuleLogger
 from katzentwist.net.owner import ILink
-from katzentwist.net.pkilink import Authority, Caller, Timeouts, request
+from katzentwist.net.pkilink import Authority, Timeouts, request
 from katzentwist.net.turns import Bin
 from katzentwist.node.clockwatch import ClockWatch
-from katzentwist.node.identity import Identity
 from katzentwist.node.keyfiles import write_bytes
-from katzentwist.node.pkicore import KEPT_BEHIND, UPLOAD_BACKOFF, Fetch, PKICore, Upload
+from katzentwist.node.pkicore import KEPT_BEHIND, Fetch, PKICore
 from katzentwist.node.runtime import Repeating, Runtime
-from katzentwist.pki.descriptor import Descriptor
-from katzentwist.pki.document import GeometryMismatchError, SignedDocument, threshold, verify
+from katzentwist.node.uploading import Author, Uploader
+from katzentwist.pki.document import GeometryMismatchError, SignedDocument, verify
 from katzentwist.pki.schedule import NODE_FETCH_LIMIT
-from katzentwist.pki.upload import LoopStats, SignedUpload
-from katzentwist.wire.codes import ConsensusCode, DescriptorCode
-from katzentwist.wire.commands import Consensus, GetConsensus, PostDescriptor, PostDescriptorStatus
+from katzentwist.wire.codes import ConsensusCode
+from katzentwist.wire.commands import Consensus, GetConsensus
 
 FETCH_ATTEMPTS: Final = 5
 """Tries per authority and fetch; the next poll comes soon anyway."""
 
 
-class Publisher(Protocol):
+class Publisher(Author, Protocol):
     """A half, as the PKI worker sees it."""
-
-    identity: Identity
-
-    def descriptor(self, epoch: int) -> Descriptor:
-        """What to upload for an epoch; makes the mix keys."""
 
     def take_document(self, signed: SignedDocument) -> None:
         """Use a document; PKIError if this half is not in it."""
 
     def documents_changed(self) -> None:
         """A document came, or an epoch began."""
-
-    def loop_stats(self, epoch: int) -> LoopStats | None:
-        """How the decoys fared, to go with the descriptor for an epoch."""
 
 
 class PKIClient:
@@ -94,11 +81,11 @@ class PKIClient:
         self._stopped = False
         self._epoch = runtime.epoch()[0]
         self._under_way: set[Deferred[Any]] = set()
-        self._complained: set[tuple[int, int]] = set()
         debug = runtime.debug
         self._timeouts = Timeouts(
             connect=debug.connect_timeout // 1000 or 30, handshake=debug.handshake_timeout // 1000 or 3
         )
+        self._uploader = Uploader(runtime, self._authorities, self.core, self._timeouts, self._shaken)
 
     def document(self, epoch: int) -> SignedDocument | ConsensusCode:
         """What to tell a client who asks for a document (spec: link 7.4)."""
@@ -123,6 +110,7 @@ class PKIClient:
         """Give up what is under way, silently."""
         self._stopped = True
         self._ticking.stop()
+        self._uploader.stop()
         self._bin.stop()
         for work in list(self._under_way):
             work.cancel()
@@ -151,7 +139,10 @@ class PKIClient:
         for epoch in held.keys() - self.core.documents.keys():
             self._bin.add(held[epoch].document.nodes())
         for action in actions:
-            work = self._fetch(action) if isinstance(action, Fetch) else self._upload(action)
+            if isinstance(action, Fetch):
+                work = self._fetch(action)
+            else:
+                work = self._uploader.upload(action, self._publishers[action.half])
             self._watch(Deferred.fromCoroutine(work))
 
     def _watch(self, work: Deferred[None]) -> None:
@@ -270,109 +261,6 @@ class PKIClient:
     def _read(self, epoch: int, now: int) -> SignedDocument:
         return self._verify((self._folder / f"{epoch}.cbor").read_bytes(), epoch, now)
 
-    # Descriptors ---------------------------------------------------------------------------------------------------
-
-    async def _upload(self, action: Upload) -> None:
-        """Post one half's descriptor to every authority (spec: pki 13.2)."""
-        half, epoch = action.half, action.epoch
-        publisher = self._publishers[half]
-        descriptor = publisher.descriptor(epoch)
-        try:
-            descriptor.check(epoch)
-        except PKIError as e:
-            self.log.error("our descriptor is not well formed and is not uploaded: {why}", why=str(e))
-            self.core.uploaded(half, epoch, self._runtime.clock.monotonic())
-            return
-        payload = SignedUpload.sign(
-            publisher.identity.identity.private, descriptor, publisher.loop_stats(epoch)
-        ).encode()
-        answers: dict[int, int | str] = {}
-        needed = threshold(len(self._authorities))
-        told = False
-
-        def answered(number: int, answer: int | str) -> None:
-            nonlocal told
-            answers[number] = answer
-            if told or sum(a == DescriptorCode.OK for a in answers.values()) < needed:
-                return
-            told = True
-            notice(self.log, "descriptor of {name} for epoch {epoch} uploaded", name=descriptor.name, epoch=epoch)
-
-        posts = [
-            self._post(authority, publisher, epoch, payload, partial(answered, number))
-            for number, authority in enumerate(self._authorities)
-        ]
-        limit = self._runtime.reactor.callLater(action.budget, _cancel, posts)
-        try:
-            await DeferredList(posts, consumeErrors=True)
-        finally:
-            if limit.active():
-                limit.cancel()
-        if self._stopped:
-            return
-        if sum(a in _FINAL for a in answers.values()) >= needed:
-            self.core.uploaded(half, epoch, self._runtime.clock.monotonic())
-        else:
-            self.core.upload_failed(half, epoch, self._runtime.clock.monotonic())
-        if not told:
-            words = "; ".join(_in_words(answers.get(number, "")) for number in range(len(posts)))
-            # Once per epoch: it is tried again every few seconds.
-            known = (half, epoch) in self._complained
-            self._complained = {(h, e) for h, e in self._complained if e >= epoch - 1} | {(half, epoch)}
-            (self.log.debug if known else self.log.error)(
-                "upload of {name} for epoch {epoch} failed ({why}); {remedy}",
-                name=descriptor.name,
-                epoch=epoch,
-                why=words,
-                remedy=_KEPT if DescriptorCode.CONFLICT in answers.values() else _UNLISTED,
-            )
-
-    def _post(
-        self,
-        authority: Authority,
-        publisher: Publisher,
-        epoch: int,
-        payload: bytes,
-        answered: Callable[[int | str], None],
-    ) -> Deferred[None]:
-        """Post to one authority; one of several is asked until it accepts, or knows another descriptor of us.
-
-        (A single authority is asked again by :class:`PKICore`, which may have more to say then.)
-        """
-        identity = publisher.identity
-        caller = Caller(private=identity.link.private, public=identity.link.public, additional_data=identity.id)
-        pauses = () if len(self._authorities) == 1 else chain(UPLOAD_BACKOFF, repeat(UPLOAD_BACKOFF[-1]))
-
-        async def once() -> int | str:
-            try:
-                reply = await request(
-                    self._runtime.context,
-                    self._runtime.transports,
-                    authority,
-                    PostDescriptor(epoch=epoch, payload=payload),
-                    caller=caller,
-                    timeouts=self._timeouts,
-                    shaken=self._shaken,
-                )
-            except (ConnectError, ConnectionClosed, KatzentwistError) as e:
-                return _message(Failure(e))
-            return reply.error_code if isinstance(reply, PostDescriptorStatus) else DescriptorCode.INVALID
-
-        async def post() -> None:
-            for pause in chain((0.0,), pauses):
-                if pause:
-                    await deferLater(self._runtime.reactor, min(pause, self.core.longest_pause()))
-                answer = await once()
-                answered(answer)
-                if answer in _FINAL:
-                    return
-
-        return Deferred.fromCoroutine(post())
-
-
-_FINAL: Final = (DescriptorCode.OK, DescriptorCode.CONFLICT)
-"""Answers after which an authority is not asked again."""
-
 
 def _first_document(
     asked: Sequence[Deferred[SignedDocument | ConsensusCode]],
@@ -411,18 +299,6 @@ _WORDS = {
     ConsensusCode.NOT_FOUND: "not yet there",
     ConsensusCode.GONE: "will never be there",
 }
-_DESCRIPTOR_WORDS: dict[int, str] = {
-    DescriptorCode.OK: "accepted",
-    DescriptorCode.INVALID: "invalid",
-    DescriptorCode.CONFLICT: "conflict: another descriptor is stored for this epoch, or its document is signed",
-    DescriptorCode.FORBIDDEN: "forbidden: this node is not on the authority's list",
-}
-_UNLISTED: Final = "is the node white-listed at the authority?"
-"""An authority hangs up on nodes that it does not list."""
-_KEPT: Final = (
-    "if it is from before a restart, packets for its keys are lost until that epoch is over "
-    "(PersistMixKeysOnShutdown keeps keys)"
-)
 
 
 def _message(result: object) -> str:
@@ -434,9 +310,7 @@ def _cancel(work: Sequence[Deferred[Any]]) -> None:
         each.cancel()
 
 
-def _in_words(code: object) -> str:
+def _in_words(code: ConsensusCode | str) -> str:
     if isinstance(code, ConsensusCode):
         return _WORDS.get(code, str(code))
-    if isinstance(code, int):
-        return _DESCRIPTOR_WORDS.get(code, f"code {code}")
     return str(code) or "no answer"

@@ -131,7 +131,7 @@ class PKICase(SynchronousTestCase):
             transports=self.wire,
         )
         client = PKIClient(runtime, [self.half], fatal=self.fatal.append)
-        client.log = ModuleLogger("pki", observer=self._hear)
+        client.log = client._uploader.log = ModuleLogger("pki", observer=self._hear)
         client._verify = self.verify
         return client
 
