@@ -7,6 +7,7 @@ from typing import Final
 
 from twisted.internet.defer import Deferred
 
+from katzentwist.errors import StoreError
 from katzentwist.logger import ModuleLogger
 from katzentwist.net.limits import HalfOpen, HandshakeLimits
 from katzentwist.net.owner import ILink, LinkOwner
@@ -96,6 +97,7 @@ class AuthorityListener(LinkOwner):
         elif isinstance(command, PostDescriptor):
             self._posting[link] = len(command.payload)
             posting = Deferred.fromCoroutine(self._posted(link, command))
+            posting.addErrback(lambda failure: failure.trap(StoreError))  # which was told, and ends the authority
             posting.addErrback(lambda failure: self.log.failure("an upload could not be handled", failure))
 
     def _has_room(self, command: Command) -> bool:

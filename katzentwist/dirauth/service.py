@@ -24,7 +24,7 @@ from katzentwist.dirauth._core import KEPT_DOCUMENTS, KEPT_UPLOADS, AuthorityCor
 from katzentwist.dirauth.listener import MAX_UPLOAD, AuthorityListener
 from katzentwist.dirauth.making import Making, Network
 from katzentwist.dirauth.state import AuthorityState, Kept
-from katzentwist.errors import ConfigError, KatzentwistError, PKIError
+from katzentwist.errors import ConfigError, PKIError, StoreError
 from katzentwist.logger import ModuleLogger, notice
 from katzentwist.net.accepting import LinkFactory
 from katzentwist.net.address import Address
@@ -240,7 +240,7 @@ class AuthorityService(Service):
         """Wait for the disk; without it the authority ends."""
         try:
             await writing
-        except KatzentwistError as error:
+        except StoreError as error:
             self._fail(f"the authority's state can not be kept: {error}")
             raise
 
@@ -313,4 +313,5 @@ class AuthorityService(Service):
             return result
 
         working.addBoth(done)
+        working.addErrback(lambda failure: failure.trap(StoreError))  # which was told, and ends the authority
         working.addErrback(lambda failure: self.log.failure("the authority could not do its work", failure))

@@ -32,15 +32,11 @@ _FINAL: Final = (DescriptorCode.OK, DescriptorCode.CONFLICT)
 _WORDS: Final[dict[int, str]] = {
     DescriptorCode.OK: "accepted",
     DescriptorCode.INVALID: "invalid",
-    DescriptorCode.CONFLICT: "conflict: another descriptor is stored for this epoch, or its document is signed",
+    DescriptorCode.CONFLICT: "conflict: another descriptor is stored for this epoch, or its document is signed; if the "
+    "other is from before a restart, packets for its keys are lost until the epoch is over "
+    "(PersistMixKeysOnShutdown keeps keys)",
     DescriptorCode.FORBIDDEN: "forbidden: this node is not on the authority's list",
 }
-_UNLISTED: Final = "is the node white-listed at the authority?"
-"""An authority hangs up on nodes that it does not list."""
-_KEPT: Final = (
-    "if it is from before a restart, packets for its keys are lost until that epoch is over "
-    "(PersistMixKeysOnShutdown keeps keys)"
-)
 
 
 class Author(Protocol):
@@ -126,11 +122,10 @@ class Uploader:
             known = (half, epoch) in self._complained
             self._complained = {(h, e) for h, e in self._complained if e >= epoch - 1} | {(half, epoch)}
             (self.log.debug if known else self.log.error)(
-                "upload of {name} for epoch {epoch} failed ({why}); {remedy}",
+                "upload of {name} for epoch {epoch} failed: {why}",
                 name=descriptor.name,
                 epoch=epoch,
                 why=words,
-                remedy=_KEPT if DescriptorCode.CONFLICT in answers.values() else _UNLISTED,
             )
 
     def _post(
@@ -160,7 +155,9 @@ class Uploader:
                     timeouts=self._timeouts,
                     shaken=self._shaken,
                 )
-            except (ConnectError, ConnectionClosed, KatzentwistError) as e:
+            except ConnectionClosed as e:  # an authority hangs up on nodes that it does not list
+                return f"{e} (is the node white-listed at the authority?)"
+            except (ConnectError, KatzentwistError) as e:
                 return str(e)
             return reply.error_code if isinstance(reply, PostDescriptorStatus) else DescriptorCode.INVALID
 

@@ -36,6 +36,7 @@ class Desk:
     """An authority that answers as it is told.
 
     :ivar answer: to uploads; None: never.
+    :ivar members: whether all nodes are in its list, or none.
     :ivar documents: whether it has them; None: it never answers.
     """
 
@@ -47,7 +48,10 @@ class Desk:
         self.uploads: list[float] = []
         self.fetches = 0
         self._case = case
-        self._factory = authority_factory(case.context, WIRE, self.keys, post=self._post, get=self._get)
+        self.members = True
+        self._factory = authority_factory(
+            case.context, WIRE, self.keys, post=self._post, get=self._get, is_member=lambda _: self.members
+        )
         self.address = parse_address(f"tcp://127.0.0.1:{port}")
         self.listen()
 
@@ -290,8 +294,18 @@ class UploadTests(PKICase):
         self.run_for(30)
         self.assertEqual(len(self.errors()), 1, self.errors())
         self.assertIn("not on the authority's list", self.errors()[0])
-        self.assertIn("is the node white-listed", self.errors()[0])
+        self.assertNotIn("white-listed", self.errors()[0])
         self.assertGreater(len(self.desks[0].uploads), 1)
+
+    def test_unlisted(self) -> None:
+        """An authority hangs up on a node that is not in its list: the log asks for that."""
+        for desk in self.desks:
+            desk.members = False
+        self.run_for(100)
+        self.client.start()
+        self.run_for(30)
+        (error,) = self.errors()
+        self.assertIn("is the node white-listed at the authority?", error)
 
     def test_stop(self) -> None:
         """Ending in the midst of everything is no failure of an upload or a fetch."""
