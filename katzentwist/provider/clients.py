@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
@@ -21,12 +23,17 @@ from katzentwist.wire import Command, PeerCredentials
 from katzentwist.wire.codes import ConsensusCode
 from katzentwist.wire.commands import GetConsensus, GetConsensus2, MessageDelivered
 
+CHECKS: Final = 16
+"""Questions to the user database that re-checks have under way at once: messages are not to wait behind thousands."""
+
 
 class _Session:
     """One client's connection."""
 
     def __init__(self, link: ILink, user: bytes, bucket: TokenBucket, pusher: Pusher) -> None:
         self.link, self.user, self.bucket, self.pusher = link, user, bucket, pusher
+        self.in_line = False
+        """Whether it waits to be checked."""
 
 
 @implementer(IClients)
@@ -49,6 +56,8 @@ class Clients:
         self.limits = limits
         self._sessions: dict[ILink, _Session] = {}
         self._by_user: dict[bytes, list[_Session]] = {}
+        self._to_check: deque[_Session] = deque()
+        self._checking = 0
         mailbox.stored = self._stored
         self._desk = DocumentDesk(runtime, document)
         self._garbage = Repeating(runtime.reactor, lambda: runtime.epochs.period, self._collect)
@@ -112,20 +121,42 @@ class Clients:
             del self._by_user[session.user]
 
     def recheck(self, link: ILink) -> None:
-        """New limits, and whether the user may still be here."""
+        """New limits, and whether the user may still be here, when its turn has come."""
         session = self._sessions.get(link)
         if session is None:
             return
         session.bucket.set_limit(self.limits.current(), self._runtime.clock.monotonic())
-        peer = link.peer
-        checked = Deferred.fromCoroutine(self._mailbox.still_valid(peer.additional_data, peer.link_key))
-        checked.addCallback(lambda valid: None if valid else link.close())
-        checked.addErrback(lambda f: self.log.failure("checking a client failed", failure=f))
+        if session.in_line:
+            return
+        session.in_line = True
+        self._to_check.append(session)
+        if self._checking < CHECKS:
+            self._checking += 1
+            self._begin(self._check_in_turn())
 
     def recheck_user(self, user: bytes) -> None:
         """A user was removed or changed: look at the running sessions at once."""
         for session in list(self._by_user.get(user, ())):
-            self.recheck(session.link)
+            self._begin(self._check(session))
+
+    def _begin(self, checking: Coroutine[Any, Any, None]) -> None:
+        Deferred.fromCoroutine(checking).addErrback(lambda f: self.log.failure("checking a client failed", failure=f))
+
+    async def _check_in_turn(self) -> None:
+        try:
+            while self._to_check:
+                session = self._to_check.popleft()
+                session.in_line = False
+                await self._check(session)
+        finally:
+            self._checking -= 1
+
+    async def _check(self, session: _Session) -> None:
+        link = session.link
+        if link in self._sessions and not await self._mailbox.still_valid(
+            link.peer.additional_data, link.peer.link_key
+        ):
+            link.close()
 
     def limits_changed(self) -> None:
         """Give every session the new limit."""

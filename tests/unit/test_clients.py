@@ -13,7 +13,7 @@ from zope.interface.verify import verifyObject
 from katzentwist.config.node import UserPolicy
 from katzentwist.mix.ends import IClients
 from katzentwist.pki.document import SignedDocument
-from katzentwist.provider.clients import Clients
+from katzentwist.provider.clients import CHECKS, Clients
 from katzentwist.provider.mailbox import Mailbox
 from katzentwist.provider.ratelimit import LimitSource, RateLimit, TokenBucket
 from katzentwist.testing.stores import MemorySpool, MemoryUsers
@@ -247,6 +247,31 @@ class RecheckTests(ClientCase):
         self.assertEqual((alice.closed, bob.closed), (True, False))
         self.clients.recheck(bob)
         self.assertTrue(bob.closed)
+
+    def test_many(self) -> None:
+        """A round asks the database a few questions at a time, each session once; a command does not wait for it."""
+        asked: list[tuple[bytes, Deferred[bool]]] = []
+
+        def is_valid(user: bytes, key: bytes) -> Deferred[bool]:
+            asked.append((user, Deferred()))
+            return asked[-1][1]
+
+        self.patch(self.users, "is_valid", is_valid)
+        links = [self.connect() for _ in range(3 * CHECKS)]
+        gone = links.pop()
+        for link in (*links, gone, *links):
+            self.clients.recheck(link)
+        self.clients.closed(gone)
+        self.assertEqual(len(asked), CHECKS)
+        self.connect(b"bob")
+        self.clients.recheck_user(b"bob")
+        self.assertEqual(asked.pop()[0], b"bob")
+        for number in range(len(links) + CHECKS):  # the first ones had been asked when they came again
+            asked[number][1].callback(number != 2)
+        self.assertEqual(len(asked), len(links) + CHECKS)
+        self.assertEqual([link.closed for link in links], [number == 2 for number in range(len(links))])
+        self.clients.recheck(links[0])
+        self.assertEqual(len(asked), len(links) + CHECKS + 1)
 
     def test_database_away(self) -> None:
         """Disconnects nobody."""
