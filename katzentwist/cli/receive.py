@@ -76,18 +76,25 @@ class _Receiver(tool.Tool):
             print(f"katzentwist receive: not connected: {reason}; trying again", file=sys.stderr, flush=True)
 
     def plain(self, message: events.Plain) -> None:
-        """Write, flush, and only then acknowledge."""
-        if self.limit and self.received >= self.limit:
+        """Write, flush, and only then acknowledge. What can not be written stays, and ends this."""
+        if self.done.called or (self.limit and self.received >= self.limit):
             return  # it was pushed while we leave; without an acknowledgement it stays for the next time
+        try:
+            self._write(message.payload)
+        except OSError as e:
+            self.done.errback(e)
+            return
         self.received += 1
-        if self.as_json:
-            payload = base64.b64encode(message.payload).decode()
-            sys.stdout.write(json.dumps({"number": self.received, "payload": payload}) + "\n")
-        else:
-            # The padding after a message can not be told from zeros of its own; people do not want to see it.
-            sys.stdout.buffer.write(message.payload.rstrip(b"\0") + b"\n")
-        sys.stdout.flush()
         self.client.taken(message)
         if self.limit and self.received >= self.limit:
             # A turn of the reactor, so that the acknowledgement leaves before the session is closed.
             self.reactor.callLater(0.05, self.done.callback, None)
+
+    def _write(self, payload: bytes) -> None:
+        if self.as_json:
+            text = base64.b64encode(payload).decode()
+            sys.stdout.write(json.dumps({"number": self.received + 1, "payload": text}) + "\n")
+        else:
+            # The padding after a message can not be told from zeros of its own; people do not want to see it.
+            sys.stdout.buffer.write(payload.rstrip(b"\0") + b"\n")
+        sys.stdout.flush()

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import subprocess
 import sys
 import threading
 from pathlib import Path
 
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from katzentwist.cli import receive
+from katzentwist.client import events, tool
 from katzentwist.testnet.plan import Shape, generate
 
 WORKING = """
@@ -72,3 +76,45 @@ class InterruptTests(SynchronousTestCase):
         """They are stopped, and the process ends; one that went on would be killed, which is an error here."""
         done = subprocess.run([sys.executable, "-c", WORKING], timeout=20, capture_output=True, text=True, check=False)
         self.assertEqual((done.stdout, done.stderr, done.returncode), ("stopped\n", "", 1))
+
+
+class ReceiverTests(SynchronousTestCase):
+    """What becomes of a message."""
+
+    def setUp(self) -> None:
+        """A receiver that was not started."""
+        config = tool.read_config(generate(Path(self.mktemp()).absolute(), Shape()).client / "client.toml")
+        self.reactor = Clock()
+        self.receiver = receive._Receiver(self.reactor, config, keep_plain=True)
+        self.receiver.as_json = True
+        self.taken: list[int] = []
+        self.patch(self.receiver.client, "taken", lambda message: self.taken.append(message.sequence))
+
+    def message(self, sequence: int) -> events.Plain:
+        """One of several."""
+        return events.Plain(session=1, sequence=sequence, payload=b"x")
+
+    def test_written(self) -> None:
+        """It is acknowledged; the last one that was asked for ends the command, and further ones stay."""
+        self.receiver.limit = 1
+        self.patch(sys, "stdout", io.StringIO())
+        self.receiver.plain(self.message(1))
+        self.receiver.plain(self.message(2))
+        self.assertEqual(self.taken, [1])
+        self.assertNoResult(self.receiver.done)
+        self.reactor.advance(0.1)
+        self.successResultOf(self.receiver.done)
+
+    def test_not_written(self) -> None:
+        """It is not acknowledged, and the command ends with the error: a full disk, or head that has enough."""
+
+        class Full(io.StringIO):
+            def flush(self) -> None:
+                raise BrokenPipeError
+
+        self.receiver.limit = 1
+        self.patch(sys, "stdout", Full())
+        self.receiver.plain(self.message(1))
+        self.receiver.plain(self.message(1))
+        self.assertEqual(self.taken, [])
+        self.failureResultOf(self.receiver.done, BrokenPipeError)
