@@ -137,6 +137,6 @@ class SynchronousWorkers:
         """See :class:`IWorkers`; *done* is called before it returns."""
         try:
             result = function(*args)
-        except Exception:
+        except BaseException:  # a panic of the native core is no Exception, and whoever waits must hear of it
             result = Failure()
         done(result)

@@ -7,7 +7,6 @@ from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
-from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from katzentwist.net.workers import SynchronousWorkers, ThreadWorkers
@@ -85,10 +84,19 @@ class SynchronousTests(SynchronousTestCase):
     """The switch for tests."""
 
     def test_at_once(self) -> None:
-        """Results and failures come before submit returns."""
+        """Results and failures come before submit returns, a panic of the native core too."""
         got: list[Any] = []
         workers = SynchronousWorkers()
+
+        class Panic(BaseException):
+            pass
+
+        def panic() -> None:
+            raise Panic
+
         workers.submit(lambda x: x + 1, (1,), got.append)
         workers.submit(lambda: 1 // 0, (), got.append)
+        workers.submit(panic, (), got.append)
         self.assertEqual(got[0], 2)
-        self.assertIsInstance(got[1], Failure)
+        self.assertTrue(got[1].check(ZeroDivisionError))
+        self.assertTrue(got[2].check(Panic))
