@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from _rig import say
+from _program import say
 
 LOAD: Final = str(Path(__file__).with_name("load.py"))
 GRACE: Final = 240.0
@@ -50,9 +50,15 @@ def compare(
 
 def _run(arguments: Sequence[str], seconds: float) -> dict[str, Any]:
     words = [sys.executable, LOAD, "--json", *arguments]
-    try:
-        done = subprocess.run(words, stdout=subprocess.PIPE, text=True, timeout=seconds + GRACE, check=True)
-    except subprocess.SubprocessError as e:
-        raise SystemExit(f"a run failed: {e}") from e
-    figures: dict[str, Any] = json.loads(done.stdout)
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as run:
+        try:
+            out, _ = run.communicate(timeout=seconds + GRACE)
+        except subprocess.TimeoutExpired as e:
+            raise SystemExit(f"a run did not end within {e.timeout:g} s") from e
+        finally:
+            run.terminate()  # it ends its node
+            run.wait()
+    if run.returncode:
+        raise SystemExit(f"a run failed with status {run.returncode}")
+    figures: dict[str, Any] = json.loads(out)
     return figures

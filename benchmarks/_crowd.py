@@ -18,7 +18,6 @@ from typing import Any
 
 from document import PORT, node
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.protocol import Factory
 
@@ -50,24 +49,6 @@ STOOD = 0.5
 """Part of a turn for which a processor stood still, for the turn to be the machine's."""
 LONGEST_TOLD = 3
 """Turns of which all is told that the probe knows (see _probed.py)."""
-
-
-def sleep(seconds: float) -> Deferred[None]:
-    """Wait."""
-    done: Deferred[None] = Deferred()
-    reactor.callLater(seconds, done.callback, None)
-    return done
-
-
-def stand_back() -> None:
-    """Let all threads of this process take the processors only when a program on trial leaves them.
-
-    What this process plays would be on other machines. (To be nice would not do: a thread on trial would still wait for
-    another one of its program while a nice one has the other processor.) A program must be started before: it would
-    inherit this.
-    """
-    for thread in os.listdir("/proc/self/task"):
-        os.sched_setscheduler(int(thread), os.SCHED_IDLE, os.sched_param(0))
 
 
 class Crowd:

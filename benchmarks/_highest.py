@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any, Final
 
 import attrs
-from _rig import Part, Rig, lateness, mib, say
-from _surroundings import _sleep
+from _program import say
+from _reactor import sleep
+from _rig import Part, Rig, lateness, mib
 
 SHARE: Final = 0.001
 """Most of what is due that may be lost, or not taken, at a rate that is held."""
@@ -111,7 +112,7 @@ async def _part(rig: Rig, rate: float, seconds: float, tail: float = 0.0) -> Par
         f"{rate:.0f} packets/s for {seconds:g} s: {part.lost} lost, {part.held} not taken "
         f"({part.lost_share:.2%}), CPU of the node {part.cpu / part.wall:.2f}, ours {part.own / part.wall:.2f}"
     )
-    await _sleep(1.0)
+    await sleep(1.0)
     return part
 
 

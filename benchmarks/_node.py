@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,16 +30,33 @@ ANSWER: Final = 10.0
 """Seconds that its metrics may take: under overload they wait their turn."""
 
 
+def words_of(command: str, *, config: object, pid: object) -> list[str]:
+    """The words of a command line.
+
+    :param command: ``{config}`` in it stands for the file, ``{pid}`` for a pid file, ``{python}`` for this Python.
+    :raises ValueError: it is none.
+    """
+    try:
+        words = shlex.split(command.format(config=config, pid=pid, python=sys.executable))
+    except LookupError as e:
+        raise ValueError(f"{{{e.args[0]}}} is unknown") from e
+    if not words:
+        raise ValueError("it is empty")
+    if shutil.which(words[0]) is None:
+        raise ValueError(f"there is no program {words[0]!r}")
+    return words
+
+
 class Node:
     """The process.
 
-    :param command: ``{config}`` in it stands for the file, ``{pid}`` for a pid file, ``{python}`` for this Python.
+    :param command: see :func:`words_of`.
     :param cores: numbers of the cores that it may use; empty: all.
     """
 
     def __init__(self, command: str, config: Path, metrics_port: int, cores: Collection[int] = ()) -> None:
         self._port, self._output = metrics_port, config.parent / "output.log"
-        words = shlex.split(command.format(config=config, python=sys.executable, pid=config.parent / "twistd.pid"))
+        words = words_of(command, config=config, pid=config.parent / "twistd.pid")
         with self._output.open("wb") as output:
             self.process = subprocess.Popen(
                 words,
@@ -87,15 +105,19 @@ class Node:
     async def _metrics(self, series: str) -> list[str]:
         """The lines of its metrics page that begin so.
 
-        :raises OSError: it does not answer.
+        :raises SystemExit: it does not answer.
         """
+        page = f"http://{HOST}:{self._port}/metrics"
 
         def read() -> list[str]:
-            with urllib.request.urlopen(f"http://{HOST}:{self._port}/metrics", timeout=ANSWER) as answer:
+            with urllib.request.urlopen(page, timeout=ANSWER) as answer:
                 text: str = answer.read().decode()
             return [line for line in text.splitlines() if line.startswith(series)]
 
-        return await deferToThread(read)
+        try:
+            return await deferToThread(read)
+        except OSError as e:
+            raise SystemExit(f"{page}, where the node under test counts its drops, does not answer: {e}") from e
 
     def record(self, file: str, seconds: float) -> None:
         """Let Linux perf sample it; read the file with ``perf report``."""

@@ -11,37 +11,59 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 
 
+def sleep(seconds: float) -> Deferred[None]:
+    """Wait."""
+    done: Deferred[None] = Deferred(lambda _: call.cancel())
+    call = reactor.callLater(seconds, done.callback, None)
+    return done
+
+
 def run_in_reactor(
     work: Callable[[], Coroutine[Any, Any, None]],
     *,
     explain: Callable[[], None] = lambda: None,
     clean_up: Callable[[], None] = lambda: None,
 ) -> None:
-    """Run it to its end, and end the program: with status 1 and the reason if it failed.
+    """Run it to its end, and end the program: with status 1 and the reason if it failed, or if a signal ended it.
+
+    A signal cancels what the coroutine waits for, so that each ``finally`` of it is run.
 
     :param explain: called after a failure, before *clean_up*.
     :param clean_up: called at the end, a signal's included.
     """
-    failed = False
+    status, interrupted = 1, False
+    going: Deferred[None] | None = None
 
     async def go() -> None:
-        nonlocal failed
+        nonlocal status
         try:
             await work()
+            status = 0
         except SystemExit as e:
-            failed = True
             print(e, file=sys.stderr)
             explain()
         except Exception:
-            failed = True
-            traceback.print_exc()
-            explain()
+            if not interrupted:
+                traceback.print_exc()
+                explain()
         finally:
-            if reactor.running:
+            if not interrupted:
                 reactor.stop()
 
+    def begin() -> None:
+        nonlocal going
+        going = Deferred.fromCoroutine(go())
+
+    def end() -> None:
+        nonlocal interrupted
+        if going is not None and not going.called:
+            interrupted = True
+            print("interrupted", file=sys.stderr)
+            going.cancel()
+        clean_up()
+
+    reactor.callWhenRunning(begin)
     # Also when a signal ends the program: the node under test and the threads must not stay behind.
-    reactor.addSystemEventTrigger("before", "shutdown", clean_up)
-    reactor.callWhenRunning(lambda: Deferred.fromCoroutine(go()))
+    reactor.addSystemEventTrigger("before", "shutdown", end)
     reactor.run()
-    sys.exit(1 if failed else 0)
+    sys.exit(status)

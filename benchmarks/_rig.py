@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import statistics
 import sys
 import tempfile
@@ -17,8 +16,9 @@ import attrs
 from _measure import best_us
 from _node import Node
 from _packets import Maker, Packets
-from _reactor import run_in_reactor
-from _surroundings import GEOMETRY, Surroundings, _sleep
+from _program import say
+from _reactor import run_in_reactor, sleep
+from _surroundings import GEOMETRY, Surroundings
 from _traffic import Traffic
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
@@ -132,11 +132,6 @@ def x25519_us() -> float:
     return best_us(lambda: X25519.derive(bytes(range(32)), point))
 
 
-def say(text: str) -> None:
-    """Progress, on standard error."""
-    print(text, file=sys.stderr, flush=True)
-
-
 class Rig:
     """A node that runs, with its neighbours connected.
 
@@ -170,12 +165,13 @@ class Rig:
         count = int((rate or limit) * (warmup + seconds) + PROBE_RATE * tail)
         await self.load(count)
         before, wrong = await node.drops(), traffic.wrong
+        say(f"feeding for {warmup + seconds:g} s")
         await traffic.feed(rate, warmup)
         begun()
         memory, marks, half = [node.usage.memory()], [self._mark()], 0
         feeding = Deferred.fromCoroutine(traffic.feed(rate, seconds))
         while not feeding.called:
-            await _sleep(SAMPLE)
+            await sleep(SAMPLE)
             memory.append(node.usage.memory())
             if not half and time.monotonic() - marks[0].time >= seconds / 2:
                 half = len(traffic.late)
@@ -190,7 +186,7 @@ class Rig:
             accounted = traffic.missing <= dropped[-1][1]
             if after.called and (accounted or looked > max(tail, 0.0) + DRAIN):
                 break
-            await _sleep(SAMPLE)
+            await sleep(SAMPLE)
         await after
         begin, end = marks
         return Part(
@@ -254,7 +250,7 @@ class _Mark:
     position: int
 
 
-def run(
+def run_rig(
     around: Callable[[Path], Surroundings],
     work: Callable[[Rig], Coroutine[Any, Any, None]],
     *,
@@ -267,11 +263,22 @@ def run(
 
     The status is 1 if something failed: the node ended, was not ready after *patience* seconds, or *work* says so.
     """
-    folder = Path(tempfile.mkdtemp(prefix="katzentwist-load-"))
-    net = around(folder)
+    with tempfile.TemporaryDirectory(prefix="katzentwist-load-", ignore_cleanup_errors=True) as folder:
+        _run(around(Path(folder)), work, command, patience, node_cores, own_cores)
+
+
+def _run(
+    net: Surroundings,
+    work: Callable[[Rig], Coroutine[Any, Any, None]],
+    command: str,
+    patience: float,
+    node_cores: Collection[int],
+    own_cores: Collection[int],
+) -> None:
     nodes: list[Node] = []
 
     async def started(node: Node) -> None:
+        say(f"waiting for the node and its links, {patience:g} s at most")
         connecting = Deferred.fromCoroutine(net.connect()).addTimeout(patience, reactor)
         try:
             await connecting
@@ -279,7 +286,7 @@ def run(
             raise SystemExit(f"the node under test was not ready after {patience:g} s") from e
         if (pause := net.unsettled()) > 0:
             say(f"waiting {pause:.0f} s for the next epoch")
-            await _sleep(pause)
+            await sleep(pause)
         await work(Rig(node, net, own_cores))
 
     async def go() -> None:
@@ -291,7 +298,6 @@ def run(
     def clean_up() -> None:
         for node in nodes:
             node.stop()
-        shutil.rmtree(folder, ignore_errors=True)
         net.workers.stop()
 
     run_in_reactor(

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import attrs
+from _reactor import sleep
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ServerEndpoint
@@ -270,7 +271,7 @@ class Surroundings:
     async def connect(self) -> None:
         """Wait for the node's first document, dial it from every sender, and wait for it to dial every receiver."""
         while self.epochs.number(time.time()) not in self.descriptors:
-            await _sleep(RETRY)
+            await sleep(RETRY)
         address = Address("tcp", HOST, self.port)
         accepts = CLIENT if self.role == GATEWAY else NODE_DIALLER
         for node in self.senders:
@@ -278,7 +279,7 @@ class Surroundings:
                 try:
                     await dial(self.context, self.transports, address, node.config(accepts), node)
                 except (ConnectError, ConnectionClosed, KatzentwistError):
-                    await _sleep(RETRY)
+                    await sleep(RETRY)
         for node in self.receivers:
             await node.linked
 
@@ -292,12 +293,6 @@ class Surroundings:
 
 def _mix_key() -> tuple[bytes, bytes]:
     return nike.by_name("x25519").generate(SystemRandom())
-
-
-def _sleep(seconds: float) -> Deferred[None]:
-    done: Deferred[None] = Deferred()
-    reactor.callLater(seconds, done.callback, None)
-    return done
 
 
 class Usage:

@@ -9,7 +9,8 @@ from functools import partial
 from typing import Final
 
 from _packets import Packets, Reader
-from _surroundings import GEOMETRY, Neighbour, _sleep
+from _reactor import sleep
+from _surroundings import GEOMETRY, Neighbour
 
 STEP: Final = 0.002
 """Seconds between two looks at what is to be sent."""
@@ -75,9 +76,9 @@ class Traffic:
                 if batch and node.link is not None:
                     node.link.sendPackets(batch)
                     self.sent += len(batch)
-            await _sleep(STEP)
+            await sleep(STEP)
             while not rate and time.monotonic() - began < seconds and any(map(_is_full, senders)):
-                await _sleep(STEP)
+                await sleep(STEP)
 
     def _took(self, receiver: int, _: Neighbour, packets: list[bytes]) -> None:
         now = time.monotonic()

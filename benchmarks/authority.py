@@ -10,9 +10,7 @@ answers, and the authority has made the document, all nodes fetch it at once. Tu
 
 from __future__ import annotations
 
-import argparse
 import os
-import shutil
 import statistics
 import subprocess
 import sys
@@ -21,16 +19,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-from _measure import show
-from _reactor import run_in_reactor
+from _program import at_least, parser, run, say, show, stand_back
+from _reactor import run_in_reactor, sleep
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from _crowd import KEM, LAYERS, ROOT, Control, sleep, stand_back, turns
+from _crowd import KEM, LAYERS, ROOT, Control, turns
 from _surroundings import HOST, Usage, free_port
-from document import node
+from document import LEAST, node
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.error import ConnectError, ConnectionClosed
 
 from katzentwist.clock import Epochs, SystemClock, parse_duration
@@ -38,7 +36,7 @@ from katzentwist.config import toml
 from katzentwist.config.addresses import Address
 from katzentwist.crypto import kem, keys, sign
 from katzentwist.crypto.keys import identity_hash
-from katzentwist.errors import WireError
+from katzentwist.errors import KatzentwistError, WireError
 from katzentwist.net.owner import Context
 from katzentwist.net.pkilink import Authority, Caller, Timeouts, request
 from katzentwist.net.tcp import Transports
@@ -148,6 +146,8 @@ class Run:
         self._process, self._control = process, Control(self._folder / "control")
         try:
             return await self._drive(Usage(process.pid), report)
+        except CancelledError:
+            raise
         except Exception:
             print((self._folder / "output.log").read_text()[-2000:], file=sys.stderr)
             raise
@@ -158,7 +158,9 @@ class Run:
             self._workers.stop()
 
     async def _drive(self, usage: Usage, report: Path) -> dict[str, Any]:
+        say("waiting for the authority")
         epoch = await self._ready()
+        say(f"{self._count} uploads")
         uploads = [self._upload(i, epoch) for i in range(self._count)]
         memory, cpu, began = usage.memory(), usage.cpu(), time.monotonic()
         answers = await self._all([self._post(i, epoch, raw) for i, raw in enumerate(uploads)], usage)
@@ -184,6 +186,7 @@ class Run:
             "document: seconds after the last answer": round(made - uploaded, 2),
             "document: turns": turns(report, uploaded - 0.1, made, self._control),
         }
+        say(f"{self._count} fetches")
         cpu, began = usage.cpu(), time.monotonic()
         fetched = await self._all([self._fetch(epoch, raw) for _ in range(self._count)], usage)
         figures |= {
@@ -202,7 +205,7 @@ class Run:
             now, elapsed, till = self._epochs.now(time.time())
             try:
                 await self._consensus(now)
-            except Exception:
+            except (ConnectError, ConnectionClosed, KatzentwistError):
                 if self._process.poll() is not None:
                     raise SystemExit((self._folder / "output.log").read_text()[-2000:]) from None
                 await sleep(0.2)
@@ -253,17 +256,16 @@ class Run:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--nodes", type=int, default=1000)
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    args = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="katzentwist-authority-"))
+    line = parser(__doc__)
+    line.add_argument("--nodes", type=at_least(LEAST), default=1000, metavar="N", help="that upload and fetch")
+    args = line.parse_args()
 
     async def work() -> None:
-        show(await Run(folder, args.nodes).measure(), args.json)
+        show(await Run(Path(folder), args.nodes).measure(), args.json)
 
-    run_in_reactor(work, clean_up=lambda: shutil.rmtree(folder, ignore_errors=True))
+    with tempfile.TemporaryDirectory(prefix="katzentwist-authority-", ignore_cleanup_errors=True) as folder:
+        run_in_reactor(work)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

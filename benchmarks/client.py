@@ -9,10 +9,8 @@ documents all the time and reads none.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import shutil
-import signal
 import statistics
 import sys
 import tempfile
@@ -23,7 +21,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from _measure import show
+from _program import at_least, parser, run, say, show
 
 from katzentwist.testnet.children import Child, Children
 from katzentwist.testnet.plan import Network, Node, Shape, generate
@@ -110,6 +108,7 @@ async def measure(thin: Path, daemon: Child, apps: int, messages: int, patience:
 
         await asyncio.gather(*(one(i) for i in range(messages)))
 
+    say(f"{apps * messages} messages")
     beside = asyncio.ensure_future(be_deaf(thin)) if deaf else None
     began, spent = time.monotonic(), cpu(pid)
     results = await asyncio.gather(*(use(i, c) for i, c in enumerate(clients)), return_exceptions=True)
@@ -167,14 +166,13 @@ def links_up(network: Network) -> bool:
 
 def main() -> None:
     """Run it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--apps", type=int, default=100, help="applications")
-    parser.add_argument("--messages", type=int, default=50, help="messages of each")
-    parser.add_argument("--rate", type=float, default=100.0, help="packets per second of the daemon")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--deaf", action="store_true", help="one more application that never reads")
-    args = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that nothing is left running
+    line = parser(__doc__)
+    line.add_argument("--apps", type=at_least(1), default=100, metavar="N", help="applications")
+    line.add_argument("--messages", type=at_least(1), default=50, metavar="N", help="messages of each")
+    line.add_argument("--rate", type=at_least(0.1), default=100.0, metavar="N", help="packets per second of the daemon")
+    line.add_argument("--deaf", action="store_true", help="one more application that never reads")
+    args = line.parse_args()
+    say("starting the network")
     folder = Path(tempfile.mkdtemp(prefix="katzentwist-bench-"))
     network = generate(folder / "net", Shape(epoch="5m", lambda_p=args.rate / 1000, lambda_l=0.0001, mu=0.05))
     children = Children(network)
@@ -204,4 +202,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -5,7 +5,6 @@ python benchmarks/clients.py --clients 5000 --reconnect 500
 
 from __future__ import annotations
 
-import argparse
 import resource
 import sys
 import time
@@ -13,11 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from _measure import show
-from _reactor import run_in_reactor
-from _surroundings import GEOMETRY, HOST, KEM, SIZES, Usage, _sleep
+from _program import at_least, parser, run, say, show
+from _reactor import run_in_reactor, sleep
+from _surroundings import GEOMETRY, HOST, KEM, SIZES, Usage
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.threads import deferToThread
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from katzentwist.clock import SystemClock
@@ -55,6 +55,10 @@ class Client(LinkOwner):
         now = time.monotonic()
         self.longest, self.last = max(self.longest, now - self.last), now
 
+    def silence(self) -> float:
+        """The longest, in seconds; the one that lasts still is one."""
+        return max(self.longest, time.monotonic() - self.last)
+
     def closed(self, link: ILink, reason: Exception) -> None:
         """It should not be."""
         self.gone = True
@@ -73,10 +77,11 @@ def allow_files(count: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-async def run(net: LiveNetwork, count: int, seconds: float, reconnect: int) -> dict[str, Any]:
+async def measure(
+    net: LiveNetwork, workers: ThreadWorkers, count: int, seconds: float, reconnect: int
+) -> dict[str, Any]:
     """Connect *count* clients and watch them for *seconds*; then *reconnect* of them come back in the same moment."""
-    random, workers, transports = SystemRandom(), ThreadWorkers(reactor), Transports(reactor)
-    workers.start()
+    random, transports = SystemRandom(), Transports(reactor)
     context = Context(reactor=reactor, clock=SystemClock(), random=random, workers=workers)
     node = net.node("gateway1")
     address = Address("tcp", HOST, int(node.addresses[0].rsplit(":", 1)[1]))
@@ -104,22 +109,23 @@ async def run(net: LiveNetwork, count: int, seconds: float, reconnect: int) -> d
         for client in some:
             await dial(context, transports, address, session(), client)
 
+    say(f"connecting {count} clients")
     work = [Deferred.fromCoroutine(connect(clients[i::AT_ONCE])) for i in range(AT_ONCE)]
     for one in work:
         await one
     connected = time.monotonic() - began
     spent, memory = usage.cpu() - cpu, usage.memory()
     idle_cpu = usage.cpu()
-    await _sleep(seconds)
+    say(f"watching them for {seconds:g} s")
+    await sleep(seconds)
     idle_cpu = usage.cpu() - idle_cpu
-    silence, lost = max(c.longest for c in clients), sum(c.gone for c in clients)
+    silence, lost = max(c.silence() for c in clients), sum(c.gone for c in clients)
     figures: dict[str, Any] = {}
     if reconnect:
         figures = await come_back(
             clients, reconnect, lambda client: dial(context, transports, address, session(), client)
         )
         figures["cpu ms per reconnection"] = round((usage.cpu() - cpu - spent - idle_cpu) / reconnect * 1e3, 2)
-    workers.stop()
     return {
         "clients": count,
         "seconds to connect all": round(connected, 1),
@@ -136,44 +142,49 @@ async def run(net: LiveNetwork, count: int, seconds: float, reconnect: int) -> d
 
 async def come_back(clients: list[Client], count: int, again: Callable[[Client], Deferred[Any]]) -> dict[str, Any]:
     """The first *count* clients lose their connections and dial in the same moment; the others should not notice."""
+    say(f"{count} of them come back at once")
     for client in clients[:count]:
         client.link.close()
-    await _sleep(1)
+    await sleep(1)
     others = clients[count:]
     for client in others:
         client.longest = 0.0
     began = time.monotonic()
     results = await DeferredList([again(Client()) for _ in range(count)], consumeErrors=True)
     took = time.monotonic() - began
-    await _sleep(HEARTBEAT + 2)
+    await sleep(HEARTBEAT + 2)
     return {
         "reconnected at once": sum(good for good, _ in results),
         "seconds until all were back": round(took, 2),
-        "longest silence of the others s": round(max((c.longest for c in others), default=0.0), 2),
+        "longest silence of the others s": round(max((c.silence() for c in others), default=0.0), 2),
         "lost connections of the others": sum(c.gone for c in others),
     }
 
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clients", type=int, default=5000)
-    parser.add_argument("--seconds", type=float, default=25, help="to watch them while they are idle")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--reconnect", type=int, default=500, help="so many come back at once at the end")
-    args = parser.parse_args()
+    line = parser(__doc__)
+    line.add_argument("--clients", type=at_least(1), default=5000, metavar="N", help="in all")
+    line.add_argument("--seconds", type=at_least(1.0), default=25.0, help="to watch them while they are idle")
+    line.add_argument(
+        "--reconnect", type=at_least(0), default=500, metavar="N", help="so many come back at once at the end"
+    )
+    args = line.parse_args()
     allow_files(args.clients)
     reactor.seconds = time.monotonic
 
     async def go() -> None:
         shape = Shape(providers=0, gateways=1, service_nodes=1, mixes=3, epoch="10m")
+        say("starting the network")
         with LiveNetwork(shape) as net:
-            net.start()
-            figures = await run(net, args.clients, args.seconds, min(args.reconnect, args.clients))
+            await deferToThread(net.start)
+            workers.start()
+            figures = await measure(net, workers, args.clients, args.seconds, min(args.reconnect, args.clients))
         show(figures, args.json)
 
-    run_in_reactor(go)
+    workers = ThreadWorkers(reactor)
+    run_in_reactor(go, clean_up=workers.stop)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

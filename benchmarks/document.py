@@ -1,13 +1,13 @@
 """How long a PKI document of many nodes takes: make, parse, verify, check; and how much memory.
 
-Run from the root: ``python benchmarks/document.py [--nodes N] [--json]``. Nodes are mixes in three layers, a tenth of
-them gateways and a tenth service nodes, with XWING link keys, as in a network of v0.0.99.
+    python benchmarks/document.py --nodes 10000 --authorities 3
+
+Nodes are mixes in three layers, a tenth of them gateways and a tenth service nodes, with XWING link keys, as in a
+network of v0.0.99.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 import time
 import tracemalloc
@@ -17,6 +17,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from _program import at_least, parser, run, show
+
 from katzentwist.crypto.hash import blake2b_256
 from katzentwist.crypto.sign import by_name
 from katzentwist.pki import Descriptor, Document, cert, topology, verify
@@ -24,6 +26,8 @@ from katzentwist.pki.document import LIFETIME
 
 EPOCH = 6000000
 LAYERS = 3
+LEAST = LAYERS + 2
+"""Nodes of the smallest network: a mix in each layer, a gateway, a service node."""
 PORT = 20000
 
 
@@ -113,18 +117,17 @@ def measure(nodes: int, authorities: int) -> dict[str, float]:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--nodes", type=int, default=1000)
-    parser.add_argument("--authorities", type=int, default=1)
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    options = parser.parse_args()
+    line = parser(__doc__)
+    line.add_argument("--nodes", type=at_least(LEAST), default=1000, metavar="N", help="of the document")
+    line.add_argument("--authorities", type=at_least(1, 100), default=1, metavar="N", help="who signed it")
+    options = line.parse_args()
     figures = measure(options.nodes, options.authorities)
     if options.json:
-        print(json.dumps(figures))
+        show(figures, True)
         return
     for name, value in figures.items():
         print(f"{name:22} {value * 1000:10.1f} ms" if name.endswith("_s") else f"{name:22} {value:10}")
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -1,15 +1,21 @@
 """CPU of link handshakes and of the record layer, in one process and one thread.
 
-``python benchmarks/handshake.py [--kem NAME] [--count N] [--json]``: milliseconds per handshake for each side, timed
-apart, and microseconds per 3088-byte command sealed and opened in batches.
+    python benchmarks/handshake.py --kem xwing
+
+Milliseconds per handshake for each side, timed apart, and microseconds per 3088-byte command sealed and opened in
+batches.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
+import sys
 import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from _program import at_least, parser, run, show
 
 from katzentwist.crypto import kem, native
 from katzentwist.randomness import SystemRandom
@@ -65,12 +71,12 @@ def record_layer(batch: int, rounds: int) -> tuple[float, float]:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kem", default="xwing", help="KEM name")
-    parser.add_argument("--count", type=int, default=100, help="handshakes")
-    parser.add_argument("--batch", type=int, default=64, help="packets per batch")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    options = parser.parse_args()
+    line = parser(__doc__)
+    known = [name.lower() for name in kem.names()]
+    line.add_argument("--kem", type=str.lower, choices=known, default="xwing", help="of the links")
+    line.add_argument("--count", type=at_least(1), default=100, metavar="N", help="handshakes")
+    line.add_argument("--batch", type=at_least(1, 10_000), default=64, metavar="N", help="packets per batch")
+    options = line.parse_args()
     scheme = kem.by_name(options.kem)
     one_handshake(scheme)
     runs = [one_handshake(scheme) for _ in range(options.count)]
@@ -84,7 +90,7 @@ def main() -> None:
         "open_us": 1e6 * unseal,
     }
     if options.json:
-        print(json.dumps(facts))
+        show(facts, True)
         return
     print(f"{facts['kem']}, {facts['code']}")
     print(f"handshake: initiator {facts['initiator_ms']:.2f} ms, responder {facts['responder_ms']:.2f} ms of CPU")
@@ -92,4 +98,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

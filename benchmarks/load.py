@@ -17,19 +17,23 @@ are told, and no failure.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any
+import shutil
+from collections.abc import Sequence
+from typing import Any, Final
 
 from _compare import CORES, GROWTH, compare
 from _highest import highest
-from _node import TWISTD
-from _rig import Rig, lateness, mib, run
+from _node import TWISTD, words_of
+from _program import at_least, duration, parser, run, show
+from _rig import Rig, lateness, mib, run_rig
 from _storm import Storm
 from _surroundings import GATEWAY, MIX, PERIOD, Surroundings
 
-SECONDS, MINUTE = 20.0, 60.0
+RATE, SECONDS, MINUTE = 1000.0, 20.0, 60.0
+_COMPARED: Final = ("peers", "storm", "node_cores", "own_cores", "perf")
+ALONE: Final = {"--highest": ("storm", "perf", "limit"), "--growth": _COMPARED, "--cores": _COMPARED}
+"""Options that mean nothing beside another one."""
 
 
 async def once(rig: Rig, args: argparse.Namespace) -> dict[str, Any]:
@@ -68,61 +72,86 @@ async def once(rig: Rig, args: argparse.Namespace) -> dict[str, Any]:
     return figures
 
 
-def show(figures: Mapping[str, Any], as_json: bool) -> None:
-    """Print figures, verdicts last."""
-    if as_json:
-        print(json.dumps(figures, indent=2), flush=True)
-        return
-    for name, value in figures.items():
-        if isinstance(value, dict):
-            print(f"{name}:")
-            show({f"  {inner}": of for inner, of in value.items()}, False)
-        elif name == "verdicts":
-            for verdict in value:
-                reached = "reached    " if verdict["reached"] else "NOT reached"
-                print(f"{reached}  {verdict['asked']}: {verdict['measured']}")
-        else:
-            print(f"{name:<38}  {value}", flush=True)
-
-
 def cores(text: str) -> list[int]:
-    """Numbers of cores, with commas between them."""
-    return [int(part) for part in text.split(",")]
+    """Numbers of cores, with commas between them, for ``type=`` of an option."""
+    there = os.sched_getaffinity(0)
+    try:
+        found = [int(part) for part in text.split(",")]
+    except ValueError:
+        found = []
+    if not found or not there.issuperset(found):
+        known = ",".join(map(str, sorted(there)))
+        raise argparse.ArgumentTypeError(f"write some of {known}, with commas between them, instead of {text!r}")
+    return found
 
 
-def arguments() -> argparse.Namespace:
+def command(text: str) -> str:
+    """A command line, for ``type=`` of an option."""
+    try:
+        words_of(text, config="", pid="")
+    except ValueError as e:
+        raise argparse.ArgumentTypeError(
+            f"write a program and its arguments, with {{config}} for the file, instead of {text!r}: {e}"
+        ) from e
+    return text
+
+
+def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    mode = parser.add_mutually_exclusive_group()
-    mode.add_argument("--highest", action="store_true", help="find the highest rate; --rate N begins at N")
+    line = parser(__doc__)
+    mode = line.add_mutually_exclusive_group()
+    mode.add_argument(
+        "--highest", action="store_true", help="find the highest rate that is held; --rate N: N, or the first below it"
+    )
     mode.add_argument("--growth", action="store_true", help="compare 1, 10 and 100 peers")
     mode.add_argument("--cores", action="store_true", help="compare one core with both")
-    parser.add_argument("--rate", type=float, help="packets per second; 0: as fast as it goes")
-    parser.add_argument("--limit", type=int, default=30000, help="packets made per second with --rate 0")
-    parser.add_argument("--seconds", type=float, help=f"of each measurement: {SECONDS:g}; --highest: {MINUTE:g}")
-    parser.add_argument("--warmup", type=float, default=3)
-    parser.add_argument("--role", choices=(MIX, GATEWAY), default=MIX, help="of the node under test")
-    parser.add_argument("--peers", type=int, default=1, help="neighbours on each side")
-    parser.add_argument("--mu", type=float, default=0.005, help="rate of the delays, per ms")
-    parser.add_argument("--storm", type=int, default=0, metavar="N", help="N more neighbours connect at once, half-way")
-    parser.add_argument("--repeat", type=int, default=3, help="runs of each with --growth and --cores")
-    parser.add_argument("--node-cores", type=cores, default=(), metavar="N,N", help="the node may use only these")
-    parser.add_argument("--own-cores", type=cores, default=(), metavar="N,N", help="the generator, while it feeds")
-    parser.add_argument("--perf", metavar="FILE", help="let Linux perf record where the node's time goes")
-    parser.add_argument("--epoch", default=PERIOD, help="its length, for nodes of ours")
-    parser.add_argument("--patience", type=float, default=60, help="seconds until the node must be ready")
-    parser.add_argument("--command", default=TWISTD, help="the node under test; {config} is its file")
-    parser.add_argument("--json", action="store_true")
-    args = parser.parse_args()
+    line.add_argument(
+        "--rate", type=at_least(0.0), metavar="N", help=f"packets per second; 0: as fast as it goes (default: {RATE:g})"
+    )
+    line.add_argument(
+        "--limit", type=at_least(1), default=30000, metavar="N", help="packets made per second with --rate 0"
+    )
+    line.add_argument(
+        "--seconds", type=at_least(1.0), help=f"of each measurement (default: {SECONDS:g}; with --highest {MINUTE:g})"
+    )
+    line.add_argument("--warmup", type=at_least(0.0), default=3.0, metavar="SECONDS", help="before them; --highest: 1")
+    line.add_argument("--role", choices=(MIX, GATEWAY), default=MIX, help="of the node under test")
+    line.add_argument("--peers", type=at_least(1), default=1, metavar="N", help="neighbours on each side")
+    line.add_argument(
+        "--mu", type=at_least(1e-9), default=0.005, help="rate of the delays, per ms; 0.005: 200 ms in the mean"
+    )
+    line.add_argument(
+        "--storm", type=at_least(0), default=0, metavar="N", help="N more neighbours connect at once, half-way"
+    )
+    line.add_argument(
+        "--repeat", type=at_least(1), default=3, metavar="N", help="runs of each with --growth and --cores"
+    )
+    line.add_argument("--node-cores", type=cores, default=(), metavar="N,N", help="the node may use only these")
+    line.add_argument("--own-cores", type=cores, default=(), metavar="N,N", help="the generator, while it feeds")
+    line.add_argument("--perf", metavar="FILE", help="let Linux perf record where the node's time goes")
+    line.add_argument("--epoch", type=duration, default=PERIOD, metavar="TIME", help="its length, for nodes of ours")
+    line.add_argument(
+        "--patience", type=at_least(1.0), default=60.0, metavar="SECONDS", help="until the node must be ready"
+    )
+    line.add_argument("--command", type=command, default=TWISTD, help="the node under test; {config} is its file")
+    args = line.parse_args(words)
+    chosen = next((f"--{name}" for name in ("highest", "growth", "cores") if getattr(args, name)), "")
+    for name in ALONE.get(chosen, ()):
+        if getattr(args, name) != line.get_default(name):
+            line.error(f"leave --{name.replace('_', '-')} out: {chosen} is measured without it")
+    if args.cores and len(os.sched_getaffinity(0)) < 2:
+        line.error("--cores compares two cores with one: this machine has one")
+    if args.perf and not shutil.which("perf"):
+        line.error("--perf needs the program perf of Linux: install it, or leave --perf out")
     args.seconds = args.seconds or (MINUTE if args.highest else SECONDS)
     if args.rate is None and not args.highest:
-        args.rate = 1000.0
+        args.rate = RATE
     return args
 
 
 def passed_on(args: argparse.Namespace) -> Sequence[str]:
     """What the runs of a comparison share."""
-    names = ("rate", "seconds", "warmup", "role", "mu", "epoch", "patience", "command")
+    names = ("rate", "limit", "seconds", "warmup", "role", "mu", "epoch", "patience", "command")
     return [word for name in names for word in (f"--{name}", str(getattr(args, name)))]
 
 
@@ -140,7 +169,7 @@ def main() -> None:
         else:
             await once(rig, args)
 
-    run(
+    run_rig(
         lambda folder: Surroundings(
             folder, args.peers, args.peers, args.mu, idle=args.storm, period=args.epoch, role=args.role
         ),
@@ -153,4 +182,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -8,16 +8,16 @@ memory is read. The difference between the two is told per packet, beside the si
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from _measure import show
 from _node import TWISTD
-from _rig import Rig, mib, run
-from _surroundings import GEOMETRY, Surroundings, _sleep
+from _program import at_least, parser, run, say, show
+from _reactor import sleep
+from _rig import Rig, mib, run_rig
+from _surroundings import GEOMETRY, Surroundings
 
 from katzentwist.mix.scheduler import MOST
 
@@ -30,13 +30,14 @@ SETTLE = 2.0
 
 async def measure(rig: Rig, packets: int, as_json: bool) -> None:
     """Fill the mix, and look before, when half of the packets wait, and when all do."""
-    await _sleep(SETTLE)
+    await sleep(SETTLE)
     idle = rig.node.usage.memory()
     await rig.load(packets)
+    say(f"feeding for {packets / RATE:g} s")
     seen = []
     for _ in range(2):
         await rig.traffic.feed(RATE, packets / 2 / RATE)
-        await _sleep(SETTLE)
+        await sleep(SETTLE)
         seen.append((await rig.node.waiting(), rig.node.usage.memory()))
     (few, before), (many, after) = seen
     each = (after - before) / (many - few)
@@ -55,11 +56,12 @@ async def measure(rig: Rig, packets: int, as_json: bool) -> None:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--packets", type=int, default=20000, help=f"at most {MOST}, which is all that a mix keeps")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    args = parser.parse_args()
-    run(
+    line = parser(__doc__)
+    line.add_argument(
+        "--packets", type=at_least(2, MOST), default=20000, help=f"at most {MOST}, which is all that a mix keeps"
+    )
+    args = line.parse_args()
+    run_rig(
         lambda folder: Surroundings(folder, 1, 1, MU),
         lambda rig: measure(rig, args.packets, args.json),
         command=TWISTD,
@@ -68,4 +70,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -8,7 +8,6 @@ tick builds and sends a decoy loop, whose reply comes back. The packets are coun
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
 import time
@@ -17,7 +16,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from _measure import best_us, show
+from _measure import best_us
+from _program import at_least, parser, run, say, show
 from _surroundings import Usage
 
 from katzentwist.crypto import nike
@@ -33,11 +33,13 @@ def requests(net: LiveNetwork) -> dict[str, float]:
     return {match[1]: value for name, value in series.items() if (match := REQUESTS.fullmatch(name))}
 
 
-def run(net: LiveNetwork, seconds: float, warmup: float) -> dict[str, Any]:
+def watch(net: LiveNetwork, seconds: float, warmup: float) -> dict[str, Any]:
     """Watch the daemon."""
+    say("starting the network")
     net.start()
     net.children.add(net.network.daemon())
     wait_for("the daemon to connect", lambda: metrics(net.node("gateway1")).get("katzenpost_clients"))
+    say(f"watching the daemon for {warmup + seconds:g} s")
     time.sleep(warmup)
     usage = Usage(net.child("client").process.pid)
     begin, cpu, counts = time.monotonic(), usage.cpu(), requests(net)
@@ -61,17 +63,16 @@ def run(net: LiveNetwork, seconds: float, warmup: float) -> dict[str, Any]:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--lambda-p", type=float, default=0.1, help="packets per ms")
-    parser.add_argument("--seconds", type=float, default=20)
-    parser.add_argument("--warmup", type=float, default=5)
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    args = parser.parse_args()
+    line = parser(__doc__)
+    line.add_argument("--lambda-p", type=at_least(1e-4), default=0.1, metavar="N", help="packets per ms")
+    line.add_argument("--seconds", type=at_least(1.0), default=20.0, help="to watch the daemon")
+    line.add_argument("--warmup", type=at_least(0.0), default=5.0, metavar="SECONDS", help="before them")
+    args = line.parse_args()
     rates = {"lambda_p": args.lambda_p, "lambda_l": 0.0001, "lambda_m": 0.0, "mu": 0.05}
     with LiveNetwork(Shape(providers=0, gateways=1, service_nodes=1, epoch="5m", **rates)) as net:
-        figures = run(net, args.seconds, args.warmup)
+        figures = watch(net, args.seconds, args.warmup)
     show(figures, args.json)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

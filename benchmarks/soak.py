@@ -1,7 +1,7 @@
 """A Provider under load while things go wrong around it (issue B, "Under load").
 
-python benchmarks/soak.py                                  # 1000 clients, 200 senders, 5 minutes
-python benchmarks/soak.py --clients 100 --senders 20 --seconds 60
+    python benchmarks/soak.py                                  # 1000 clients, 200 senders, 5 minutes
+    python benchmarks/soak.py --clients 100 --senders 20 --seconds 60
 
 Clients are connected to one Provider whose users and spool are in PostgreSQL. Some send as fast as the rate limit lets
 them; a few quiet ones measure round trips to echo, first without the load and then under it. Meanwhile users are added
@@ -12,7 +12,6 @@ read and never close. Mail for a user who is away is counted when its SURB-ACK c
 from __future__ import annotations
 
 import argparse
-import json
 import signal
 import socket
 import statistics
@@ -21,8 +20,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from _reactor import run_in_reactor
-from _surroundings import Usage, _sleep
+from _program import at_least, parser, run, show
+from _reactor import run_in_reactor, sleep
+from _surroundings import Usage
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.threads import deferToThread
@@ -102,7 +102,7 @@ class Soak:
                 await own.turn()
                 reply = await self._send(own, b"+echo", b"load")
             except (ComposeError, KatzentwistError):
-                await _sleep(0.5)
+                await sleep(0.5)
                 continue
             self.sent += 1
             reply.addCallbacks(self._counted, lambda _: None)
@@ -119,7 +119,7 @@ class Soak:
                 self.trips[loaded].append(time.monotonic() - began)
             except (TimeoutError, ComposeError, KatzentwistError):
                 self.unanswered[loaded] += 1
-            await _sleep(1.0)
+            await sleep(1.0)
 
     async def _mail(self, own: tool.Tool) -> None:
         """Messages for a user who is away; those count whose SURB-ACK came."""
@@ -132,7 +132,7 @@ class Soak:
                 self.acknowledged.append(text)
             except (TimeoutError, ComposeError, KatzentwistError):
                 pass
-            await _sleep(0.2)
+            await sleep(0.2)
 
     def _command(self, text: str) -> str:
         with socket.socket(socket.AF_UNIX) as talk:
@@ -147,20 +147,20 @@ class Soak:
     async def _trouble(self, idle: list[tool.Tool]) -> None:
         """What goes wrong, spread over the time."""
         part = self._args.seconds / 8
-        await _sleep(part)
+        await sleep(part)
         for number in range(50):
             self.said.append(await deferToThread(self._command, f"ADD_USER soak{number} {number:064x}"))
-        await _sleep(part)
+        await sleep(part)
         self.said.append(await deferToThread(self._command, "STOP_KAETZCHEN keyserver"))
         for one in idle[: len(idle) // 2]:
             if one.client._link is not None:
                 one.client._link.transport.pauseProducing()
-        await _sleep(part)
+        await sleep(part)
         self.said.append(await deferToThread(self._command, "START_KAETZCHEN keyserver"))
         await deferToThread(self._postgres.stop, signal.SIGKILL)
-        await _sleep(min(part, 10.0))
+        await sleep(min(part, 10.0))
         await deferToThread(self._postgres.start)
-        await _sleep(part)
+        await sleep(part)
         for number in range(50):
             self.said.append(await deferToThread(self._command, f"REMOVE_USER soak{number}"))
 
@@ -168,7 +168,7 @@ class Soak:
         began = time.monotonic()
         while self._running:
             self.memory.append((round(time.monotonic() - began), round(usage.memory() / 2**20, 1)))
-            await _sleep(max(1.0, self._args.seconds / 30))
+            await sleep(max(1.0, self._args.seconds / 30))
 
     async def run(self) -> dict[str, Any]:
         """Everything; the figures."""
@@ -179,7 +179,7 @@ class Soak:
         quiet = await self._connect(QUIET)
         self._loaded = False
         loops = [Deferred.fromCoroutine(self._measure(one)) for one in quiet]
-        await _sleep(min(30.0, args.seconds / 4))
+        await sleep(min(30.0, args.seconds / 4))
         idle = await self._connect(max(0, args.clients - args.senders - QUIET))
         senders = await self._connect(args.senders)
         self._loaded = True
@@ -188,7 +188,7 @@ class Soak:
             Deferred.fromCoroutine(work) for work in (self._mail(quiet[0]), self._trouble(idle), self._watch(usage))
         ]
         cpu = usage.cpu()
-        await _sleep(args.seconds)
+        await sleep(args.seconds)
         cpu = usage.cpu() - cpu
         self._running = False
         await DeferredList(loops, consumeErrors=True)
@@ -219,7 +219,7 @@ class Soak:
         count = -1
         while count != len(received):
             count = len(received)
-            await _sleep(3.0)
+            await sleep(3.0)
         await own.stop()
         return received
 
@@ -255,12 +255,11 @@ class Soak:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clients", type=int, default=1000)
-    parser.add_argument("--senders", type=int, default=200)
-    parser.add_argument("--seconds", type=float, default=300)
-    parser.add_argument("--json", action="store_true")
-    args = parser.parse_args()
+    line = parser(__doc__)
+    line.add_argument("--clients", type=at_least(1), default=1000, metavar="N", help="in all")
+    line.add_argument("--senders", type=at_least(1), default=200, metavar="N", help="of them, which send all they may")
+    line.add_argument("--seconds", type=at_least(1.0), default=300.0, help="of load")
+    args = line.parse_args()
     reactor.seconds = time.monotonic
     shared = ThreadWorkers(reactor)
     shared.__class__ = Shared
@@ -286,10 +285,10 @@ def main() -> None:
         finally:
             postgres.remove()
             ThreadWorkers.stop(shared)
-        print(json.dumps(figures, indent=None if args.json else 2))
+        show(figures, args.json)
 
     run_in_reactor(go)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -1,4 +1,7 @@
-"""What Sphinx costs, in microseconds and in X25519 multiplications: ``python benchmarks/sphinx.py [--json]``."""
+"""What Sphinx costs, in microseconds and in X25519 multiplications (x25519, 5 hops, 2000 bytes of user payload).
+
+python benchmarks/sphinx.py
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks._measure import best_us, report, thread_gain
+from _measure import best_us, thread_gain
+from _program import parser, run, show
+
 from katzentwist import sphinx
 from katzentwist.crypto import aez, native, nike
 from katzentwist.randomness import SystemRandom
@@ -65,5 +70,14 @@ def measure() -> dict[str, float | str]:
     return figures
 
 
+def main() -> None:
+    """Measure and print."""
+    args = parser(__doc__).parse_args()
+    figures = measure()
+    if not args.json:
+        figures = {name: value if isinstance(value, str) else f"{value:.2f}" for name, value in figures.items()}
+    show(figures, args.json)
+
+
 if __name__ == "__main__":
-    report("Sphinx, x25519, 5 hops, 2000 bytes of user payload", measure)
+    run(main)

@@ -12,7 +12,7 @@ changes.
 from __future__ import annotations
 
 import argparse
-import shutil
+import contextlib
 import sys
 import tempfile
 import time
@@ -20,13 +20,14 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from _measure import show
-from _reactor import run_in_reactor
+from _program import at_least, duration, parser, run, say, show, stand_back
+from _reactor import run_in_reactor, sleep
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from _crowd import KEM, Crowd, sleep, stand_back
+from _crowd import KEM, Crowd
 from _surroundings import Usage
+from document import LEAST
 from twisted.internet.defer import Deferred, gatherResults
 
 from katzentwist.config.addresses import Address
@@ -129,18 +130,21 @@ async def measure(crowd: Crowd, args: argparse.Namespace) -> dict[str, Any]:
 
     figures: dict[str, Any] = {"role": args.role, "nodes": args.nodes}
     memory = 0
+    say("waiting for the program to fetch the document")
     came = await until_served(epoch)
     metrics = next((n.metrics for n in crowd.network.nodes if n.name == name), "")
     await sleep(args.settle)
     figures["document bytes"] = len(crowd.documents[epoch])
     figures["the first document"] = crowd.turns(name, came - 0.1, time.monotonic())
     if metrics:
+        say("waiting until all its links are up")
         while not figures.get("links up") or links(metrics)[1]:
             await sleep(1)
             figures["links up"] = links(metrics)[0]
         figures["until all links were up"] = crowd.turns(name, came - 0.1, time.monotonic())
         figures["seconds until all links were up"] = round(time.monotonic() - came, 1)
     if args.clients:
+        say(f"{args.clients} clients fetch the document")
         began = time.monotonic()
         before, cpu = usage.memory(), usage.cpu()
         fetching = Deferred.fromCoroutine(fetch(crowd, args.clients, epoch))
@@ -154,6 +158,7 @@ async def measure(crowd: Crowd, args: argparse.Namespace) -> dict[str, Any]:
             "memory MiB more": round((peak - before) / 2**20, 1),
             **crowd.turns(name, began, time.monotonic()),
         }
+    say(f"waiting for the next document and the next epoch, {crowd.epochs.now(time.time())[2]:.0f} s")
     came = await until_served(epoch + 1)
     await sleep(args.settle)
     figures["the next document"] = crowd.turns(name, came - 0.1, time.monotonic())
@@ -171,33 +176,39 @@ async def measure(crowd: Crowd, args: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--role", choices=ROLES, default="mix")
-    parser.add_argument("--nodes", type=int, default=10000)
-    parser.add_argument("--clients", type=int, default=0, help="with --role gateway: clients that fetch at once")
-    parser.add_argument("--epoch", default="1m", help="duration of an epoch")
-    parser.add_argument("--settle", type=float, default=6, help="seconds to watch after each event")
-    parser.add_argument(
-        "--blame", type=float, default=0, metavar="SECONDS", help="write the stacks of longer turns to the log"
+    line = parser(__doc__)
+    line.add_argument("--role", choices=ROLES, default="mix", help="of the program on trial")
+    line.add_argument("--nodes", type=at_least(LEAST), default=10000, metavar="N", help="of the document")
+    line.add_argument(
+        "--clients", type=at_least(0), default=0, metavar="N", help="with --role gateway: clients that fetch at once"
     )
-    parser.add_argument("--keep", action="store_true", help="keep the folder with reports and logs")
-    parser.add_argument("--json", action="store_true")
-    args = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="katzentwist-turns-"))
-    crowd = Crowd(folder, args.nodes, args.epoch, ROLES[args.role], args.blame)
+    line.add_argument("--epoch", type=duration, default="1m", metavar="TIME", help="its length")
+    line.add_argument("--settle", type=at_least(0.0), default=6.0, metavar="SECONDS", help="to watch after each event")
+    line.add_argument(
+        "--blame",
+        type=at_least(0.0),
+        default=0.0,
+        metavar="SECONDS",
+        help="write the stacks of longer turns to the log",
+    )
+    line.add_argument("--keep", action="store_true", help="keep the folder with reports and logs")
+    args = line.parse_args()
+    if args.clients and args.role != "gateway":
+        line.error("--clients need a gateway: write --role gateway, or leave them out")
 
     async def work() -> None:
         show(await measure(crowd, args), args.json)
 
-    def clean_up() -> None:
-        crowd.stop()
+    with contextlib.ExitStack() as stack:
         if args.keep:
-            print(folder, file=sys.stderr)
+            folder = tempfile.mkdtemp(prefix="katzentwist-turns-")
+            stack.callback(say, folder)
         else:
-            shutil.rmtree(folder, ignore_errors=True)
-
-    run_in_reactor(work, clean_up=clean_up)
+            made = tempfile.TemporaryDirectory(prefix="katzentwist-turns-", ignore_cleanup_errors=True)
+            folder = stack.enter_context(made)
+        crowd = Crowd(Path(folder), args.nodes, args.epoch, ROLES[args.role], args.blame)
+        run_in_reactor(work, clean_up=crowd.stop)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

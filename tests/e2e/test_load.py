@@ -14,7 +14,7 @@ from typing import Any
 from twisted.trial.unittest import TestCase
 
 from katzentwist.crypto.native import native
-from tests.e2e.processes import ROOT, environment, wait_for
+from tests.e2e.processes import ROOT, environment, processes_with, wait_for
 
 COMMON = ("--json", "--epoch", "60s", "--rate", "300", "--seconds", "2", "--warmup", "0.5")
 
@@ -25,10 +25,12 @@ class LoadTests(TestCase):
     timeout = 150
     skip = None if native is not None else "the native core is not built"
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """The generator."""
+    def start(self, *arguments: str, **more: str) -> subprocess.Popen[str]:
+        """The generator; *more* for its environment."""
         words = [sys.executable, str(ROOT / "benchmarks" / "load.py"), *COMMON, *arguments]
-        process = subprocess.Popen(words, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            words, env=environment(**more), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
         self.addCleanup(process.wait)
         self.addCleanup(process.kill)
         return process
@@ -40,6 +42,13 @@ class LoadTests(TestCase):
         self.assertEqual(process.returncode, 0, said)
         figures: dict[str, Any] = json.loads(out)
         return figures
+
+    def read_until(self, process: subprocess.Popen[str], word: str) -> None:
+        """Read its progress."""
+        said = []
+        while word not in "".join(said[-1:]):
+            said.append(process.stderr.readline())
+            self.assertTrue(said[-1], "".join(said))
 
     def assertForwards(self, figures: dict[str, Any]) -> None:
         """Everything came, once, unchanged, in its place."""
@@ -83,12 +92,26 @@ class LoadTests(TestCase):
             pid = Path(folder) / "pid"
             twistd = "{python} -c 'from twisted.scripts.twistd import run; run()' -n"
             process = self.start("--seconds", "60", "--command", f"{twistd} --pidfile={pid} katzenmix -f {{config}}")
-            said = process.stderr.readline()
-            self.assertIn("making", process.stderr.readline() if said.startswith("waiting") else said)
+            self.read_until(process, "making")
             os.kill(int(wait_for("the pid", lambda: pid.read_text() if pid.exists() else "")), signal.SIGKILL)
             _, said = process.communicate(timeout=30)
         self.assertEqual(process.returncode, 1)
         self.assertIn("ended with status -9", said)
+
+    def test_interrupted(self) -> None:
+        """SIGTERM while it feeds, alone or as one run of several: status 1, and no process or file stays behind."""
+        for arguments in ((), ("--growth",)):
+            with tempfile.TemporaryDirectory() as folder:
+                process = self.start("--seconds", "60", "--epoch", "20s", *arguments, TMPDIR=folder)
+                self.read_until(process, "feeding")
+                self.assertTrue(processes_with("katzenmix", folder))
+                process.terminate()
+                out, said = process.communicate(timeout=30)
+                self.assertEqual((process.returncode, out), (1, ""), said)
+                self.assertIn("interrupted", said)
+                self.assertNotIn("Traceback", said)
+                self.assertEqual(os.listdir(folder), [])
+                self.assertEqual(processes_with("", folder), [])
 
     def test_never_ready(self) -> None:
         """A node that runs and does nothing."""

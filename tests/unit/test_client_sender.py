@@ -5,10 +5,11 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from katzentwist.client.sender import Sender
+from katzentwist.client.sender import TICKS, Sender
 from katzentwist.randomness import SeededRandom
 
 
@@ -46,4 +47,24 @@ class SenderTests(SynchronousTestCase):
         for _ in range(10_000):
             self.reactor.advance(0.01)
         self.assertTrue(1 <= self.served <= 51, self.served)
+        self.sender.link_down()
+
+    def test_slow_packets(self) -> None:
+        """While a packet is being built so many ticks wait, and then the ticker, until one of them is taken."""
+        building: list[Deferred[bool]] = []
+
+        async def serve() -> bool:
+            building.append(Deferred())
+            return await building[-1]
+
+        self.sender._serve = serve
+        self.sender.use_rates(self.document)
+        self.sender.link_up()
+        for _ in range(10_000):
+            self.reactor.advance(0.01)
+        self.assertEqual((len(building), len(self.sender._ticks)), (1, TICKS))
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+        building[0].callback(True)
+        self.assertEqual((len(building), len(self.sender._ticks)), (2, TICKS))
+        self.assertEqual(len(self.reactor.getDelayedCalls()), 1)
         self.sender.link_down()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import os
 import sys
 from array import array
 from pathlib import Path
@@ -19,6 +22,7 @@ from katzentwist.sphinx import NodeDelay, unwrap
 sys.path.insert(0, str(Path(__file__).parent.parent.parent / "benchmarks"))
 
 import _compare
+import load
 from _highest import last_drop, on_time
 from _packets import Maker, Packets, Reader
 from _rig import Part
@@ -195,6 +199,67 @@ class PartTests(SynchronousTestCase):
     def test_never_recovered(self) -> None:
         """Late to the end: as long as it was watched."""
         self.assertEqual(on_time(part(late=array("d", [0.3] * 100))), 2.0)
+
+
+class OptionTests(SynchronousTestCase):
+    """The command line of the load generator."""
+
+    core = str(min(os.sched_getaffinity(0)))
+
+    def refusal(self, *words: str) -> str:
+        """What it says of a wrong one."""
+        said = io.StringIO()
+        with contextlib.redirect_stderr(said):
+            error = self.assertRaises(SystemExit, load.arguments, words)
+        self.assertEqual(error.code, 2)
+        return said.getvalue().splitlines()[-1]
+
+    def test_defaults(self) -> None:
+        """What is measured without a word, and how long."""
+        args = load.arguments([])
+        self.assertEqual((args.rate, args.seconds, args.warmup, args.peers), (1000.0, 20.0, 3.0, 1))
+        args = load.arguments(["--highest"])
+        self.assertEqual((args.rate, args.seconds), (None, 60.0))
+
+    def test_wrong_values(self) -> None:
+        """Status 2, and what to write instead."""
+        for option, value, wanted in (
+            ("--rate", "-1", "a number of at least 0 instead of '-1'"),
+            ("--rate", "nan", "a number of at least 0 instead of 'nan'"),
+            ("--rate", "fast", "a number of at least 0 instead of 'fast'"),
+            ("--seconds", "0", "a number of at least 1 instead of '0'"),
+            ("--peers", "0", "a whole number of at least 1 instead of '0'"),
+            ("--peers", "1.5", "a whole number of at least 1 instead of '1.5'"),
+            ("--epoch", "soon", "write for example 20m"),
+            ("--own-cores", "4096", "with commas between them, instead of '4096'"),
+            ("--own-cores", "a,b", "with commas between them, instead of 'a,b'"),
+            ("--command", "", "it is empty"),
+            ("--command", "/no/such {config}", "there is no program '/no/such'"),
+            ("--command", "true {file}", "{file} is unknown"),
+            ("--command", "'", "No closing quotation"),
+        ):
+            self.assertIn(wanted, self.refusal(option, value))
+
+    def test_wrong_together(self) -> None:
+        """What one mode of measuring would leave unheard is refused."""
+        for mode in ("--growth", "--cores"):
+            for option in (["--storm", "5"], ["--peers", "2"], ["--perf", "file"], ["--own-cores", self.core]):
+                self.assertIn(f"leave {option[0]} out", self.refusal(mode, *option))
+        self.assertIn("leave --storm out", self.refusal("--highest", "--storm", "5"))
+
+    def test_no_perf(self) -> None:
+        """A missing program is told before anything is measured."""
+        which = load.shutil.which
+        self.patch(load.shutil, "which", lambda name: None if name == "perf" else which(name))
+        self.assertIn("perf of Linux", self.refusal("--perf", "file"))
+
+    def test_passed_on(self) -> None:
+        """The runs of a comparison are told all that may be said to it, and understand it."""
+        words = ["--rate", "0", "--limit", "5", "--seconds", "2", "--warmup", "1", "--role", "gateway", "--mu", "0.1"]
+        words += ["--epoch", "1m", "--patience", "9", "--command", "true {config} 'a b'"]
+        args = load.arguments(["--growth", *words])
+        run = load.arguments(load.passed_on(args))
+        self.assertEqual({**vars(run), "growth": True}, vars(args))
 
 
 class CompareTests(SynchronousTestCase):

@@ -15,11 +15,12 @@ from katzentwist import net
 from katzentwist.clock import IClock
 from katzentwist.errors import AuthenticationError, CommandError, HandshakeError, WireError
 from katzentwist.net.owner import Context
+from katzentwist.net.turns import SLICE
 from katzentwist.net.workers import SynchronousWorkers
 from katzentwist.randomness import SeededRandom
 from katzentwist.testing.network import MemoryNetwork
 from katzentwist.testing.wirepair import UNIX_TIME, config
-from katzentwist.wire import commands, legal
+from katzentwist.wire import Session, commands, legal
 from katzentwist.wire.outbox import PIECE
 
 ADDRESS = net.parse_address("tcp://127.0.0.1:1")
@@ -345,6 +346,49 @@ class TimeTests(NetTestCase):
         self.clock.advance(2)
         self.clock.advance(0)
         self.assertIsInstance(self.server.reasons[0], WireError)
+        self.assert_quiet()
+
+    def turn(self) -> None:
+        """One turn of the reactor: what is due when it begins, and nothing that comes up meanwhile."""
+        now = self.clock.seconds()
+        for call in [call for call in self.clock.getDelayedCalls() if call.getTime() <= now]:
+            if call.active():
+                what, args, kwargs = call.func, call.args, call.kw
+                call.cancel()
+                what(*args, **kwargs)
+
+    def test_many(self) -> None:
+        """Links whose time-outs are in the same moment are looked at a slice at a time; the dead ones are closed."""
+        looks = []
+
+        def slow(session, now, really=Session.handle_deadline):
+            looks.append(session)
+            self.clock.rightNow += SLICE / 2
+            return really(session, now)
+
+        self.patch(Session, "handle_deadline", slow)
+        self.listen()
+        links = [self.successResultOf(self.dial(read_timeout=None)) for _ in range(20)]
+        self.clock.advance(60)
+        for link in links[::2]:
+            link.send(commands.NoOp())
+        self.clock.advance(0)
+        self.clock.advance(59)
+        looks.clear()  # those at the end of the handshake's time
+        self.clock.rightNow += 1
+        self.turn()
+        counts = [len(looks)]
+        while len(looks) < len(links) and len(counts) < 2 * len(links):
+            self.turn()
+            counts.append(len(looks))
+        self.assertEqual(counts, list(range(0, 21, 2)))
+        self.assertEqual(len(set(looks)), 20)
+        self.clock.advance(0)
+        self.assertEqual([str(reason) for reason in self.server.reasons], ["no command for 120 s"] * 10)
+        self.assertEqual([link.established and not link._closing for link in links], [True, False] * 10)
+        self.clock.advance(60)
+        self.clock.advance(0)
+        self.assertEqual(len(self.server.reasons), 20)
         self.assert_quiet()
 
     def test_write(self) -> None:
