@@ -24,8 +24,9 @@ from katzentwist.logger import notice
 from katzentwist.net.owner import Context
 from katzentwist.net.workers import ThreadWorkers
 from katzentwist.node.extras import load_client
+from katzentwist.node.options import DaemonOptions, die, read_config
 from katzentwist.node.startup import epochs_of
-from katzentwist.node.tapbase import Daemon, DaemonOptions, die, read_config
+from katzentwist.node.tapbase import Daemon
 from katzentwist.randomness import SystemRandom
 
 FAREWELL = 1.0

@@ -19,8 +19,9 @@ from katzentwist.net.owner import Context
 from katzentwist.net.tcp import Transports
 from katzentwist.net.workers import ThreadWorkers
 from katzentwist.node.keyfiles import KeyPair, prepare_data_dir
+from katzentwist.node.options import GeneratingOptions, die, read_config
 from katzentwist.node.startup import epochs_of, key_lines, load_pairs, local_ips, read_text
-from katzentwist.node.tapbase import Daemon, GeneratingOptions, die, read_config
+from katzentwist.node.tapbase import Daemon
 from katzentwist.randomness import SystemRandom
 from katzentwist.status.metrics import AUTHORITY_COUNTERS, Metrics
 from katzentwist.status.web import MetricsServer

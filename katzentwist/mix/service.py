@@ -35,10 +35,11 @@ from katzentwist.net.tcp import Transports
 from katzentwist.net.workers import ThreadWorkers
 from katzentwist.node.identity import Identity
 from katzentwist.node.keyfiles import prepare_data_dir
+from katzentwist.node.options import DaemonOptions
 from katzentwist.node.pkiclient import PKIClient
 from katzentwist.node.runtime import Runtime
 from katzentwist.node.startup import load_pairs
-from katzentwist.node.tapbase import Daemon, DaemonOptions
+from katzentwist.node.tapbase import Daemon
 from katzentwist.pki.descriptor import Descriptor
 from katzentwist.pki.document import SignedDocument
 from katzentwist.plugins.registry import Registry

@@ -16,8 +16,8 @@ from katzentwist.mix.announcement import announce
 from katzentwist.mix.service import NodeDaemon, load_identities
 from katzentwist.node.extras import load_node
 from katzentwist.node.logging import LogFile
+from katzentwist.node.options import GeneratingOptions, die, read_config
 from katzentwist.node.startup import epochs_of
-from katzentwist.node.tapbase import GeneratingOptions, die, read_config
 
 
 class Options(GeneratingOptions):
