@@ -14,10 +14,10 @@ INTRODUCTION: Final = """\
 
 These files make a network: an authority, three mixes (of which one is shown), a Provider and a client. Change
 addresses, folders and keys. A node makes its keys and prints them with `twistd katzenmix -f katzenpost.toml -g`, the
-authority with `twistd katzendirauth -f authority.toml -g`; `identity.public.pem` and `link.public.pem` are in
-`DataDir`. For links that a quantum computer does not open write `xwing` instead of the default, `x25519`: as `WireKEM`
-of every node and `WireKEMScheme` of authority and client. `katzentwist genconfig` writes such files, keys included, for
-one machine.
+authority with `twistd katzendirauth -f authority.toml -g`: `IdentityKey` and `PublicKey` below are the identity public
+key of those lines, not its hash; `identity.public.pem` and `link.public.pem` are in `DataDir`. For links that a quantum
+computer does not open write `xwing` instead of the default, `x25519`: as `WireKEM` of every node and `WireKEMScheme` of
+authority and client. `katzentwist genconfig` writes such files, keys included, for one machine.
 """
 
 AUTHORITY: Final = '''\
