@@ -268,7 +268,8 @@ class LinkProtocol(Protocol):
             events = turn(*args)
         except WireError as error:
             self._flush()
-            self._disconnect(error)
+            # Its frames hold this link, and what it read, until everything is looked at for garbage.
+            self._disconnect(error.with_traceback(None))
             return
         for event in events:
             if self._closing:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import resource
 import socket
+import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -434,6 +436,22 @@ class BurstLinkTests(TestCase):
             await self.until(lambda: self.server.commands)
             self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
             self.assertTrue(link.established)
+
+        return self.run_test(test())
+
+    def test_freed(self) -> Deferred[None]:
+        """A link that ended because of its peer is freed at once: strangers could fill the memory till a collection."""
+
+        async def test() -> None:
+            await self.connect()
+            self.addCleanup(gc.enable)
+            gc.disable()
+            link = weakref.ref(self.server.links[0])
+            self.client.links[0].transport.write(bytes(100))
+            await self.until(lambda: self.server.reasons)
+            self.server.links.clear()
+            await deferLater(reactor, 0.01)
+            self.assertIsNone(link())
 
         return self.run_test(test())
 
