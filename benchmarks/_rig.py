@@ -98,6 +98,7 @@ class Part:
             "cpu us per forwarded packet": round(self.cpu_us, 1),
             "x25519 us": round(multiplication, 1),
             "ratio to one x25519": round(self.cpu_us / multiplication, 2),
+            "ratio to two, the physical limit": round(self.cpu_us / multiplication / 2, 2),
             "cpu share of the node": round(self.cpu / self.wall, 2),
             "cpu share of the generator": round(self.own / self.wall, 2),
             "not taken, link full": self.held,

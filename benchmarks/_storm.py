@@ -94,7 +94,9 @@ async def run(port: int, clients: bool, nodes: list[list[str]]) -> float:
 
 def main() -> None:
     """Wait for the word, storm, and stay connected until standard input ends."""
-    os.nice(19)  # it stands for as many other machines, which take no processor of the node's
+    # It stands for as many other machines, which take no processor of the node's; but it must be over within a second,
+    # and took longer when it stood back as others do (_program.py).
+    os.nice(19)
     request = json.loads(sys.stdin.readline())
     print("ready", flush=True)
     sys.stdin.readline()

@@ -1,6 +1,6 @@
 """Many applications on one daemon: latencies, throughput, memory, CPU per packet.
 
-    python benchmarks/client.py [--apps 100] [--messages 50] [--rate 100] [--deaf]
+    python benchmarks/client.py --apps 100 --messages 50 --rate 100
 
 Starts a network and a daemon as real processes. LambdaP is raised to *rate* packets per second, since it is what paces
 all applications together; every reply is checked to be for its asker. With ``--deaf`` one more application asks for
@@ -10,40 +10,27 @@ documents all the time and reads none.
 from __future__ import annotations
 
 import asyncio
-import shutil
 import statistics
 import sys
-import tempfile
 import time
-import urllib.request
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from _program import at_least, parser, run, say, show
+from _rig import mib
+from _surroundings import Usage
 
-from katzentwist.testnet.children import Child, Children
-from katzentwist.testnet.plan import Network, Node, Shape, generate
+from katzentwist.testnet.plan import Shape
 from katzentwist.thin import ThinClientError
 from katzentwist.thin.aio import ThinClient
 from katzentwist.thin.config import load_dial
 from katzentwist.thin.protocol import encode_request
+from tests.e2e.processes import LiveNetwork
 
 DEAF_RATE = 400
 """Requests per second: some MB of answers."""
-
-
-def resident(process: int) -> int:
-    """Resident memory in KiB."""
-    text = Path(f"/proc/{process}/status").read_text()
-    return int(next(line.split()[1] for line in text.splitlines() if line.startswith("VmRSS")))
-
-
-def cpu(process: int) -> float:
-    """CPU seconds."""
-    fields = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / 100
 
 
 async def be_deaf(thin: Path) -> dict[str, Any]:
@@ -60,9 +47,8 @@ async def be_deaf(thin: Path) -> dict[str, Any]:
     return {"seconds until the application that does not read was cut off": seconds, "its requests": asked}
 
 
-async def measure(thin: Path, daemon: Child, apps: int, messages: int, patience: float, deaf: bool) -> dict[str, Any]:
+async def measure(thin: Path, usage: Usage, apps: int, messages: int, patience: float, deaf: bool) -> dict[str, Any]:
     """Connect, idle, then send."""
-    pid = daemon.process.pid
     probe = ThinClient(thin)
     for _ in range(100):
         try:
@@ -74,15 +60,15 @@ async def measure(thin: Path, daemon: Child, apps: int, messages: int, patience:
         if probe.is_connected() and probe.pki_document() is not None:
             break
         await asyncio.sleep(0.1)
-    before = resident(pid)
+    before = usage.memory()
     clients = [ThinClient(thin) for _ in range(apps)]
     for client in clients:
         await client.start()
     await asyncio.sleep(1)
-    each = (resident(pid) - before) / apps
+    each = (usage.memory() - before) / apps / 1024
     figures: dict[str, Any] = {
         "applications": apps,
-        "memory MiB with idle applications": round(resident(pid) / 1024, 1),
+        "memory MiB with idle applications": mib(usage.memory()),
         "KiB per idle application": round(each, 1),
     }
 
@@ -110,9 +96,9 @@ async def measure(thin: Path, daemon: Child, apps: int, messages: int, patience:
 
     say(f"{apps * messages} messages")
     beside = asyncio.ensure_future(be_deaf(thin)) if deaf else None
-    began, spent = time.monotonic(), cpu(pid)
+    began, spent = time.monotonic(), usage.cpu()
     results = await asyncio.gather(*(use(i, c) for i, c in enumerate(clients)), return_exceptions=True)
-    seconds, used = time.monotonic() - began, cpu(pid) - spent
+    seconds, used = time.monotonic() - began, usage.cpu() - spent
     failures += [r for r in results if isinstance(r, Exception)]
     latencies.sort()
     count = apps * messages
@@ -124,7 +110,7 @@ async def measure(thin: Path, daemon: Child, apps: int, messages: int, patience:
         "replies to the wrong asker": wrong,
         "seconds": round(seconds, 1),
         "cpu us per message with its reply": round(used / count * 1e6),
-        "memory MiB at the end": round(resident(pid) / 1024, 1),
+        "memory MiB at the end": mib(usage.memory()),
     }
     for share in (0.05, 0.5, 0.95, 0.99):
         if latencies:
@@ -142,28 +128,6 @@ async def measure(thin: Path, daemon: Child, apps: int, messages: int, patience:
     return figures
 
 
-def series(network: Network, name: str) -> dict[str, int]:
-    """A metric of all nodes together, by its label."""
-    out: dict[str, int] = {}
-    for node in network.nodes:
-        if node.metrics:
-            with urllib.request.urlopen(f"http://{node.metrics}/metrics", timeout=5) as answer:
-                for line in answer.read().decode().splitlines():
-                    if line.startswith(name + "{"):
-                        label = line.split('"')[1]
-                        out[label] = out.get(label, 0) + int(float(line.rsplit(" ", 1)[1]))
-    return {label: count for label, count in out.items() if count}
-
-
-def links_up(network: Network) -> bool:
-    """Whether no link between nodes is down: packets for one that is are dropped after 50 ms."""
-    try:
-        links = series(network, "katzenpost_outgoing_links")
-    except OSError:
-        return False
-    return bool(links.get("up")) and not links.get("down")
-
-
 def main() -> None:
     """Run it."""
     line = parser(__doc__)
@@ -173,31 +137,15 @@ def main() -> None:
     line.add_argument("--deaf", action="store_true", help="one more application that never reads")
     args = line.parse_args()
     say("starting the network")
-    folder = Path(tempfile.mkdtemp(prefix="katzentwist-bench-"))
-    network = generate(folder / "net", Shape(epoch="5m", lambda_p=args.rate / 1000, lambda_l=0.0001, mu=0.05))
-    children = Children(network)
-    try:
-        children.start()
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline and not links_up(network):
-            time.sleep(0.1)
-        home = network.client
-        daemon = children._start(Node("client", "client", home, home / "client.toml", [], ""))
-        children._children.append(daemon)
-        figures = asyncio.run(
-            measure(
-                home / "thinclient.toml",
-                daemon,
-                args.apps,
-                args.messages,
-                2 * args.apps * args.messages / args.rate + 10,
-                args.deaf,
-            )
-        )
-        figures["dropped by the nodes"] = series(network, "katzenpost_dropped_reason_total")
-    finally:
-        children.stop()
-        shutil.rmtree(folder, ignore_errors=True)
+    shape = Shape(epoch="5m", lambda_p=args.rate / 1000, lambda_l=0.0001, mu=0.05)
+    with LiveNetwork(shape) as net:
+        net.start()
+        net.children.add(net.network.daemon())
+        usage = Usage(net.child("client").process.pid)
+        patience = 2 * args.apps * args.messages / args.rate + 10
+        thin = net.network.client / "thinclient.toml"
+        figures = asyncio.run(measure(thin, usage, args.apps, args.messages, patience, args.deaf))
+        figures["dropped by the nodes"] = {reason: count for reason, count in net.drops().items() if count}
     show(figures, args.json)
 
 

@@ -58,6 +58,8 @@ class AuthorityListener(LinkOwner):
         self._posting: dict[ILink, int] = {}
         self._waiting: dict[ILink, Consensus] = {}
         self._sending: dict[ILink, None] = {}
+        self._slow: ILink | None = None
+        """Who was ended for being slow, and is still there."""
         self._refused = 0
         self._idle: Deferred[None] | None = None
 
@@ -123,7 +125,9 @@ class AuthorityListener(LinkOwner):
             link, reply = next(iter(self._waiting.items()))
             if len(self._sending) >= MAX_SENDING:
                 oldest = next(iter(self._sending))
-                if oldest.age > PATIENCE:
+                if oldest.age > PATIENCE and oldest is not self._slow:
+                    self._slow = oldest
+                    self._refused += 1
                     oldest.close()
                 return
             del self._waiting[link]
@@ -147,6 +151,8 @@ class AuthorityListener(LinkOwner):
         if entry is not None:
             self._silent.leave(entry)
         self._waiting.pop(link, None)
+        if link is self._slow:
+            self._slow = None
         if link in self._sending:
             del self._sending[link]
             self._serve()

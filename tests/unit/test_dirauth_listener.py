@@ -118,14 +118,17 @@ class BoundsTests(SynchronousTestCase):
         self.assertEqual(links[2].sent, [Consensus(error_code=0, payload=CONTAINER)])
 
     def test_one_who_does_not_read(self) -> None:
-        """Goes when others wait and its patience must be over."""
+        """Goes when others wait and its patience must be over, and is counted."""
         self.patch(module, "MAX_SENDING", 1)
         slow = self.ask(GetConsensus(epoch=1), reads=False)
         self.ask(GetConsensus(epoch=1), reads=False)
         self.assertFalse(slow.closing)
+        self.assertEqual(self.owner.counts["evicted"], 0)
         slow.age = module.PATIENCE + 1
-        self.ask(GetConsensus(epoch=1), reads=False)
-        self.assertTrue(slow.closing)
+        for _ in range(3):  # it needs a moment to go, and counts once
+            self.ask(GetConsensus(epoch=1), reads=False)
+            self.assertTrue(slow.closing)
+            self.assertEqual(self.owner.counts["evicted"], 1)
 
     def test_readers(self) -> None:
         """Who takes a document at once holds nobody up."""
