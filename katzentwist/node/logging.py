@@ -6,6 +6,7 @@ A line is ``HH:MM:SS.mmm LEVL module: message``. twisted.logger has no NOTICE; a
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -65,8 +66,7 @@ class LogFile:
         path = Path(self._settings.file)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         old, self._stream = self._stream, os.fdopen(descriptor, "a", encoding="utf-8", errors="backslashreplace")
-        if old is not None:
-            old.close()
+        _close(old)
 
     def __call__(self, event: dict[str, Any]) -> None:
         """Write one event; a full disk or a closed pipe loses the line, never the daemon."""
@@ -104,5 +104,12 @@ class LogFile:
     def close(self) -> None:
         """Close the file, if there is one."""
         stream, self._stream = self._stream, None
-        if stream is not None and stream is not self._stdout:
+        if stream is not self._stdout:
+            _close(stream)
+
+
+def _close(stream: TextIO | None) -> None:
+    """Close a file, if it is one; what a full disk has not taken yet is lost."""
+    if stream is not None:
+        with contextlib.suppress(OSError):
             stream.close()

@@ -115,6 +115,21 @@ class FileTests(SynchronousTestCase):
         ModuleLogger("server", observer=observer).warn("still here")
         self.assertIn("still here", out.getvalue())
 
+    def test_reopen_on_a_full_disk(self) -> None:
+        """Lines that the old file has not taken do not end the program when the log is rotated to make room."""
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        path = folder / "log"
+        path.symlink_to("/dev/full")
+        observer = LogFile(settings(file=str(path)))
+        log = ModuleLogger("server", observer=observer)
+        log.error("lost")
+        path.unlink()
+        observer.reopen()
+        log.error("kept")
+        observer.close()
+        self.assertTrue(path.read_text().endswith("kept\n"))
+
     def test_full_disk(self) -> None:
         """A line that can not be written is lost; the daemon goes on."""
 
