@@ -20,6 +20,7 @@ import attrs
 from katzentwist.cli.output import Progress, UsageFault, print_json, table
 from katzentwist.cli.shape import add_shape_options, given, shape_of
 from katzentwist.clock import Epochs, parse_duration
+from katzentwist.config.client import Socket
 from katzentwist.errors import KatzentwistError
 from katzentwist.testnet.children import Children
 from katzentwist.testnet.plan import Network, Node, generate, read
@@ -87,12 +88,13 @@ class _Run:
 
     def run(self) -> int:
         try:
+            daemon = self._network.daemon()
             print(f"epoch length {self._network.epoch}, files in {self._network.folder}", flush=True)
             self._children.start()
             self._wait("the first consensus", self._lacking_consensus)
             self._show("the first consensus")
             self._wait("links between the nodes", self._lacking_links)
-            self._children.add(self._network.daemon())
+            self._children.add(daemon)
             self._wait("the client daemon", self._lacking_daemon)
             self._print_table()
             status = self._ping() if self._args.ping else 0
@@ -137,12 +139,7 @@ class _Run:
         return [n.name for n in self._nodes() if not _links_up(n)]
 
     def _lacking_daemon(self) -> list[str]:
-        host, _, port = self._network.daemon().addresses[0].rpartition(":")
-        try:
-            with socket.create_connection((host, int(port)), timeout=1):
-                return []
-        except OSError:
-            return ["client"]
+        return [] if _listens(self._network.listener()) else ["client"]
 
     def _print_table(self) -> None:
         rows = [(c.node.name, c.node.role, ", ".join(c.node.addresses), str(c.process.pid)) for c in self._children]
@@ -168,6 +165,20 @@ class _Run:
             for news in self._children.revive(time.monotonic()):
                 print(news, file=sys.stderr, flush=True)
             time.sleep(POLL)
+
+
+def _listens(at: Socket) -> bool:
+    """Whether somebody does."""
+    try:
+        if at.network == "unix":
+            with socket.socket(socket.AF_UNIX) as probe:
+                probe.connect(f"\0{at.address[1:]}" if at.address.startswith("@") else at.address)
+        else:
+            with socket.create_connection(at.hostport, timeout=1):
+                pass
+    except OSError:
+        return False
+    return True
 
 
 def _links_up(node: Node) -> bool:

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import socket
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import attrs
 
+from katzentwist.client.tool import read_config
 from katzentwist.clock import parse_duration
 from katzentwist.config import toml
+from katzentwist.config.client import Socket
 from katzentwist.crypto import kem, keys, sign
 from katzentwist.errors import ConfigError
 from katzentwist.node.keyfiles import KeyPair, load_or_create, prepare_data_dir, write_file
@@ -92,10 +94,19 @@ class Network:
     client: Path
 
     def daemon(self) -> Node:
-        """The client daemon, which applications dial."""
+        """The client daemon, which applications dial.
+
+        :raises ToolError: see :func:`~katzentwist.client.tool.read_file`.
+        """
         config = self.client / "client.toml"
-        address = toml.parse(config.read_text("utf-8"))["Listen"]["Tcp"]["Address"]
-        return Node("client", "client daemon", self.client, config, [address], "")
+        return Node("client", "client daemon", self.client, config, [self.listener().address], "")
+
+    def listener(self) -> Socket:
+        """Where applications dial it.
+
+        :raises ToolError: see :meth:`daemon`.
+        """
+        return cast("Socket", read_config(self.client / "client.toml").listen)  # without, the file has a mistake
 
 
 def generate(folder: Path, shape: Shape) -> Network:
@@ -317,9 +328,10 @@ def read(folder: Path) -> Network:
     """
     folder = folder.resolve()
     nodes = []
+    epochs = set()
     for config in sorted([*folder.glob(f"*/{AUTHORITY_FILE}"), *folder.glob(f"*/{NODE_FILE}")]):
-        tables = toml.parse(config.read_text("utf-8"))
-        server = tables.get("Server", {})
+        server = _server(config)
+        epochs.add(str(server.get("EpochDuration", "20m")))
         nodes.append(
             Node(
                 name=str(server.get("Identifier", config.parent.name)),
@@ -334,10 +346,20 @@ def read(folder: Path) -> Network:
         raise ConfigError(f"{folder} holds no network: {folder}/*/{AUTHORITY_FILE} is missing; make one with genconfig")
     order = ("authority", "mix", "gateway", "service node", "provider")
     nodes.sort(key=lambda n: (order.index(n.role), n.name))
-    epochs = {str(toml.parse(n.config.read_text("utf-8"))["Server"].get("EpochDuration", "20m")) for n in nodes}
     if len(epochs) > 1:
         raise ConfigError(f"the programs in {folder} have different epochs: {', '.join(sorted(epochs))}")
     return Network(folder, epochs.pop(), nodes, folder / "client")
+
+
+def _server(config: Path) -> dict[str, Any]:
+    try:
+        tables = toml.parse(config.read_text("utf-8"))
+    except (ConfigError, UnicodeDecodeError) as e:
+        raise ConfigError(f"{config}: {e}") from e
+    server = tables.get("Server")
+    if not isinstance(server, dict):
+        raise ConfigError(f"{config} has no [Server]")
+    return server
 
 
 def _role(config: Path, server: dict[str, Any]) -> str:

@@ -9,6 +9,8 @@ from urllib.parse import urlsplit
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from katzentwist.client.tool import ToolError
+from katzentwist.config.client import Socket
 from katzentwist.errors import ConfigError
 from katzentwist.randomness import SeededRandom
 from katzentwist.testnet import plan
@@ -53,3 +55,31 @@ class PortTests(SynchronousTestCase):
         found = sorted(self.ports(base_port=20000))
         self.assertEqual(found, list(range(20000, 20000 + len(found))))
         self.assertRaises(ConfigError, self.ports, base_port=65530)
+
+
+class ReadTests(SynchronousTestCase):
+    """A tree that was changed by hand."""
+
+    def setUp(self) -> None:
+        """A network, of which a file is changed."""
+        self.folder = Path(self.mktemp()).absolute()
+        generate(self.folder, Shape())
+
+    def test_node(self) -> None:
+        """A mistake is told with its file."""
+        path = self.folder / "mix1" / "katzenpost.toml"
+        for content, said in ((b"x", "not valid TOML"), (b"\xff", "can't decode"), (b"Server = 5", r"no \[Server\]")):
+            path.write_bytes(content)
+            self.assertRaisesRegex(ConfigError, f"{path}.*{said}", plan.read, self.folder)
+
+    def test_daemon(self) -> None:
+        """It may listen on any socket that its file can name; mistakes are told with the file."""
+        path = self.folder / "client" / "client.toml"
+        text = path.read_text()
+        for address in ("/run/client.sock", "@client"):
+            path.write_text(text[: text.index("[Listen.Tcp]")] + f'[Listen.Unix]\nAddress = "{address}"\n')
+            network = plan.read(self.folder)
+            self.assertEqual(network.listener(), Socket(network="unix", address=address))
+            self.assertEqual(network.daemon().addresses, [address])
+        path.write_text(text.replace("[Listen.Tcp]", "[Listen.Tpc]"))
+        self.assertRaisesRegex(ToolError, f"{path} has mistakes", plan.read(self.folder).daemon)
