@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import shutil
@@ -56,7 +57,8 @@ class Node:
 
     def __init__(self, command: str, config: Path, metrics_port: int, cores: Collection[int] = ()) -> None:
         self._port, self._output = metrics_port, config.parent / "output.log"
-        words = words_of(command, config=config, pid=config.parent / "twistd.pid")
+        self._pid = config.parent / "twistd.pid"
+        words = words_of(command, config=config, pid=self._pid)
         with self._output.open("wb") as output:
             self.process = subprocess.Popen(
                 words,
@@ -64,6 +66,7 @@ class Node:
                 env={**os.environ, "PYTHONPATH": str(ROOT)},
                 stdout=output,
                 stderr=output,
+                start_new_session=True,
             )
         if cores:
             os.sched_setaffinity(self.process.pid, cores)  # its threads begin later, and get it from the first one
@@ -86,7 +89,9 @@ class Node:
                 watch.stop()
                 return result
             result.trap(CancelledError)
-            raise SystemExit(f"the node under test ended with status {self.process.returncode}")
+            status = self.process.returncode
+            hint = "" if status else ": it must stay in the foreground, as twistd -n does"
+            raise SystemExit(f"the node under test ended with status {status}{hint}")
 
         watch = LoopingCall(look)
         running.addBoth(over)
@@ -125,13 +130,19 @@ class Node:
         subprocess.Popen([*words, "-p", str(self.process.pid), "--", "sleep", str(seconds)])
 
     def stop(self) -> None:
-        """SIGTERM; SIGKILL when that is not enough."""
-        self.process.send_signal(signal.SIGTERM)
+        """SIGTERM, also to what it started; SIGKILL when that is not enough."""
+        self._signal(signal.SIGTERM)
         try:
             self.process.wait(GRACE)
         except subprocess.TimeoutExpired:
-            self.process.kill()
+            self._signal(signal.SIGKILL)
             self.process.wait()
+
+    def _signal(self, which: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, which)
+        with contextlib.suppress(OSError, ValueError):  # it is no daemon
+            os.kill(int(self._pid.read_text()), which)
 
     def last_words(self) -> str:
         """The end of its output."""

@@ -20,6 +20,7 @@ import argparse
 import os
 import shutil
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from _compare import CORES, GROWTH, compare
@@ -143,6 +144,8 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
         line.error("--cores compares two cores with one: this machine has one")
     if args.perf and not shutil.which("perf"):
         line.error("--perf needs the program perf of Linux: install it, or leave --perf out")
+    if args.perf and not os.access(Path(args.perf).absolute().parent, os.W_OK):
+        line.error(f"--perf: nothing can be written to {args.perf}; name a file in a folder that is there")
     args.seconds = args.seconds or (MINUTE if args.highest else SECONDS)
     if args.rate is None and not args.highest:
         args.rate = RATE

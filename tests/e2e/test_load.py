@@ -114,8 +114,20 @@ class LoadTests(TestCase):
                 self.assertEqual(processes_with("", folder), [])
 
     def test_never_ready(self) -> None:
-        """A node that runs and does nothing."""
-        process = self.start("--patience", "1", "--command", "sleep 60")
-        _, said = process.communicate(timeout=30)
-        self.assertEqual(process.returncode, 1)
-        self.assertIn("not ready after 1 s", said)
+        """A node that runs and does nothing; what it started ends with it."""
+        with tempfile.TemporaryDirectory() as folder:
+            process = self.start("--patience", "1", "--command", "sh -c 'sleep 60; true'", TMPDIR=folder)
+            _, said = process.communicate(timeout=30)
+            self.assertEqual(process.returncode, 1)
+            self.assertIn("not ready after 1 s", said)
+            self.assertEqual(processes_with("", folder), [])
+
+    def test_background(self) -> None:
+        """A node that leaves the foreground: that is told, and it ends."""
+        with tempfile.TemporaryDirectory() as folder:
+            twistd = "{python} -c 'from twisted.scripts.twistd import run; run()' --pidfile={pid}"
+            process = self.start("--command", f"{twistd} katzenmix -f {{config}}", TMPDIR=folder)
+            _, said = process.communicate(timeout=60)
+            self.assertEqual(process.returncode, 1)
+            self.assertIn("it must stay in the foreground", said)
+            wait_for("its end", lambda: not processes_with("katzenmix", folder))

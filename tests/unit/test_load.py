@@ -248,10 +248,12 @@ class OptionTests(SynchronousTestCase):
         self.assertIn("leave --storm out", self.refusal("--highest", "--storm", "5"))
 
     def test_no_perf(self) -> None:
-        """A missing program is told before anything is measured."""
+        """A missing program, or folder, is told before anything is measured."""
         which = load.shutil.which
         self.patch(load.shutil, "which", lambda name: None if name == "perf" else which(name))
         self.assertIn("perf of Linux", self.refusal("--perf", "file"))
+        self.patch(load.shutil, "which", lambda name: name)
+        self.assertIn("nothing can be written to /no/such/file", self.refusal("--perf", "/no/such/file"))
 
     def test_passed_on(self) -> None:
         """The runs of a comparison are told all that may be said to it, and understand it."""
