@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from _program import at_least, parser, run, show
+from _program import at_least, parser, run, say, show
 from _reactor import run_in_reactor, sleep
 from _surroundings import Usage
 from twisted.internet import reactor
@@ -179,7 +179,10 @@ class Soak:
         quiet = await self._connect(QUIET)
         self._loaded = False
         loops = [Deferred.fromCoroutine(self._measure(one)) for one in quiet]
-        await sleep(min(30.0, args.seconds / 4))
+        quiet_time = min(30.0, args.seconds / 4)
+        say(f"{QUIET} quiet clients for {quiet_time:g} s")
+        await sleep(quiet_time)
+        say(f"connecting {args.clients} clients")
         idle = await self._connect(max(0, args.clients - args.senders - QUIET))
         senders = await self._connect(args.senders)
         self._loaded = True
@@ -187,11 +190,13 @@ class Soak:
         loops += [
             Deferred.fromCoroutine(work) for work in (self._mail(quiet[0]), self._trouble(idle), self._watch(usage))
         ]
+        say(f"{args.senders} of them send for {args.seconds:g} s")
         cpu = usage.cpu()
         await sleep(args.seconds)
         cpu = usage.cpu() - cpu
         self._running = False
         await DeferredList(loops, consumeErrors=True)
+        say("fetching the mail that was acknowledged")
         received = await self._fetch()
         for one in self._clients:
             if one.client._link is not None:
@@ -266,6 +271,7 @@ def main() -> None:
     tool.ThreadWorkers = lambda _: shared
 
     async def go() -> None:
+        say("starting PostgreSQL and the network")
         ThreadWorkers.start(shared)
         postgres = await deferToThread(Postgres)
         dsn = postgres.dsn(postgres.database())
