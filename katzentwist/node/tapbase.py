@@ -199,17 +199,17 @@ class Daemon(service.MultiService):
 
     def _failed_later(self, reason: failure.Failure) -> None:
         if reason.check(KatzentwistError, OSError):
-            self.fail(reason.getErrorMessage())
+            self.fail(f"failed to spawn server instance: {reason.getErrorMessage()}")
         else:
             self.log.failure("the start failed", failure=reason)
-            self.fail(f"internal error: {reason.getErrorMessage()}")
+            self.fail(f"failed to spawn server instance: internal error: {reason.getErrorMessage()}")
 
     def fail(self, message: str) -> None:
         """End the running program with status 1."""
         if self._stopping:
             return
         self.log.error("{message}", message=message)
-        self._tell(f"failed to spawn server instance: {message}")
+        self._tell(message)
         atexit.register(_exit_with, 1)
         self.shutdown()
 

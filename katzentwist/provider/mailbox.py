@@ -89,12 +89,11 @@ class Mailbox:
     def name(self, additional_data: bytes) -> bytes | None:
         """The name of the queue that belongs to a client; None if there is none.
 
-        Without users names are the bytes themselves, recipient ids without their padding.
+        Without users names are the bytes themselves, recipient ids without their padding (spec: link 10.3).
         """
         if self.users is not None:
             return self._names.canonical(additional_data)
-        stripped = additional_data.rstrip(b"\0")
-        return stripped if 1 <= len(stripped) <= MAX_NAME else None
+        return additional_data[:MAX_NAME].rstrip(b"\0") or None
 
     def _addressee(self, recipient: bytes) -> bytes | None:
         """The name of the queue that a recipient id means."""
@@ -103,15 +102,15 @@ class Mailbox:
     # Who is let in -------------------------------------------------------------------------------------------------
 
     async def admit(self, additional_data: bytes, link_key: bytes) -> bool:
-        """At the handshake (spec: provider 2.4, the table).
+        """At the handshake (spec: provider 2.4, the table); without users everybody is let in (spec: link 10.3).
 
         :raises StoreError: the database failed; the client is to be refused.
         """
+        if self.users is None or self.policy is None:
+            return True
         user = self.name(additional_data)
         if user is None:
             return False
-        if self.users is None or self.policy is None:
-            return True
         try:
             admitted = await self._admit(self.users, self.policy, user, link_key)
         except StoreError as e:

@@ -50,6 +50,10 @@ struct Link {
     sink: Option<Py<PyAny>>,
     /// When it got some, by the caller's clock.
     heard: f64,
+    /// Whether it waits for its turn to read.
+    ready: bool,
+    /// There is no more to come; to be read until it shows.
+    ended: bool,
 }
 
 /// What came: (token, packets, then other commands, or text of a refusal, or None at an end or an error of the socket).
@@ -64,14 +68,8 @@ pub struct LinkSet {
     epoll: OwnedFd,
     links: HashMap<RawFd, Link>,
     /// Who has something to read, as far as the kernel told, which tells each arrival once.
-    ready: VecDeque<Ready>,
+    ready: VecDeque<RawFd>,
     buffer: Box<[u8]>,
-}
-
-struct Ready {
-    fd: RawFd,
-    /// There is no more to come; to be read until it shows.
-    ended: bool,
 }
 
 #[pymethods]
@@ -123,6 +121,8 @@ impl LinkSet {
             size,
             sink: None,
             heard: 0.0,
+            ready: false,
+            ended: false,
         };
         self.links.insert(fd, link);
         Ok(())
@@ -166,11 +166,12 @@ impl LinkSet {
         let mut out = Vec::new();
         let mut bytes = 0;
         while bytes < READ_AT_ONCE
-            && let Some(Ready { fd, ended }) = self.ready.pop_front()
+            && let Some(fd) = self.ready.pop_front()
         {
             let Some(link) = self.links.get_mut(&fd) else {
                 continue;
             };
+            link.ready = false;
             match rustix::net::recv(borrow(fd)?, &mut *self.buffer, RecvFlags::DONTWAIT) {
                 Err(Errno::AGAIN | Errno::INTR) => {}
                 Ok((count, _)) if count > 0 => {
@@ -181,8 +182,9 @@ impl LinkSet {
                         _ => count,
                     };
                     out.extend(came);
-                    if ended || count == READ_SIZE {
-                        self.ready.push_back(Ready { fd, ended });
+                    if link.ended || count == READ_SIZE {
+                        link.ready = true;
+                        self.ready.push_back(fd);
                     }
                 }
                 _ => out.push((
@@ -206,10 +208,16 @@ impl LinkSet {
             Err(error) => return Err(error.into()),
         };
         let end = EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR;
-        self.ready.extend(told.iter().map(|event| Ready {
-            fd: { event.data }.u64() as RawFd,
-            ended: { event.flags }.intersects(end),
-        }));
+        for event in told {
+            let fd = { event.data }.u64() as RawFd;
+            if let Some(link) = self.links.get_mut(&fd) {
+                link.ended |= { event.flags }.intersects(end);
+                if !link.ready {
+                    link.ready = true;
+                    self.ready.push_back(fd);
+                }
+            }
+        }
         Ok(())
     }
 }

@@ -103,12 +103,20 @@ class AdmissionTests(MailboxCase):
         self.assertEqual(self.users.keys, {})
 
     def test_gateway_without_users(self) -> None:
-        """Everybody with a name is let in and stays."""
+        """Everybody is let in and stays, whatever the name; what is no name has no queue, a long one is cut."""
         mailbox = Mailbox(self.spool, None, None, seconds=self.clock.seconds, patience=1)
         self.assertTrue(self.result(mailbox.admit(b"Alice", KEY)))
         self.assertTrue(self.result(mailbox.still_valid(b"Alice", OTHER)))
-        self.assertFalse(self.result(mailbox.admit(bytes(32), KEY)))
-        self.assertEqual(mailbox.name(b"Alice" + bytes(27)), b"Alice")
+        for name, queue in (
+            (b"Alice" + bytes(27), b"Alice"),
+            (b"", None),
+            (bytes(32), None),
+            (b"x" * 33, b"x" * 32),
+            (b"x" * 255, b"x" * 32),
+        ):
+            self.assertTrue(self.result(mailbox.admit(name, KEY)))
+            self.assertTrue(self.result(mailbox.still_valid(name, KEY)))
+            self.assertEqual(mailbox.name(name), queue)
 
 
 class StoringTests(MailboxCase):
