@@ -54,9 +54,8 @@ def main() -> None:
         net.start()
         first = net.epochs.number(time.time())
         if args.kill:
-            say(
-                f"killing a mix, and waiting for the epoch after the next, {net.epochs.start(first + 2) - time.time():.0f} s"
-            )
+            wait = net.epochs.start(first + 2) - time.time()
+            say(f"killing a mix, and waiting for the epoch after the next, {wait:.0f} s")
             net.child("mix2").process.kill()
             net.child("mix2").process.wait()
             net.children.restart("mix2")
