@@ -105,15 +105,15 @@ class ThinClient(Face):
     def start(self) -> Deferred[None]:
         """Connect to the daemon; fires when status, document and session are there.
 
-        From then on a lost connection is made again by itself. Called again after :meth:`disconnect`, it goes on with
-        the same session.
+        From then on a lost connection is made again by itself, and to call it again does nothing. After
+        :meth:`disconnect` it goes on with the same session.
 
         :raises NotSentError: (in the Deferred) the daemon is not there.
         """
         return Deferred.fromCoroutine(self._start())
 
     async def _start(self) -> None:
-        if self._protocol is not None:
+        if self._wanted or self._protocol is not None:
             return
         self._wanted = True
         ready: Deferred[None] = Deferred()

@@ -340,6 +340,17 @@ class ConnectionTests(ThinTestCase):
         assert isinstance(event, DaemonDisconnected)
         self.assertFalse(event.is_graceful)
 
+    def test_started_again(self) -> None:
+        """A second start, also while the connection is being made again, makes no second connection."""
+        thin = self.thin()
+        self.successResultOf(thin.start())
+        for connection in list(self.side.factory.connections):
+            connection.transport.abortConnection()
+        self.network.run(0.5)
+        self.successResultOf(thin.start())
+        self.network.run(15)
+        self.assertEqual(len(self.side.factory.connections), 1)
+
     def test_pauses(self) -> None:
         """1, 2, 4, ... at most 60 s between attempts, for ever."""
         thin = self.thin()
