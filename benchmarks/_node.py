@@ -66,7 +66,8 @@ class Node:
                 env={**os.environ, "PYTHONPATH": str(ROOT)},
                 stdout=output,
                 stderr=output,
-                start_new_session=True,
+                # No session of its own: the kernel gives each its share, whatever the priority of the storm in ours.
+                process_group=0,
             )
         if cores:
             os.sched_setaffinity(self.process.pid, cores)  # its threads begin later, and get it from the first one
