@@ -106,14 +106,17 @@ class OutgoingLink(LinkOwner):
             self.send(packets, now)
 
     def housekeeping(self) -> None:
-        """Drop what waited too long, keep a quiet link alive, and check the peer again."""
+        """Drop what waited too long, and keep a quiet link alive."""
         now = self._runtime.clock.monotonic()
         self._purge(now)
-        if self._link is not None and self._link.sender is not None:
-            self._last_sent = max(self._last_sent, self._link.sender.sent)
-        if self._link is not None and now - self._last_sent > KEEP_ALIVE:
+        link = self._link
+        if link is None:
+            return
+        if link.sender is not None:
+            self._last_sent = max(self._last_sent, link.sender.sent)
+        if now - self._last_sent > KEEP_ALIVE:
             self._last_sent = now
-            self._link.send(NoOp())
+            link.send(NoOp())
 
     def recheck(self) -> None:
         """Reauthenticate the peer of an established link."""

@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IReactorFDSet
 from twisted.internet.task import Clock, deferLater
 from twisted.internet.tcp import Connection
 from twisted.python.failure import Failure
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from katzentwist import net
@@ -29,6 +29,7 @@ from katzentwist.testing.wirepair import SMALL, config
 from katzentwist.wire import Command, records
 from katzentwist.wire.commands import NoOp
 
+from .realtime import RealTimeCase
 from .test_net_link import Recorder
 
 HOST = "127.0.0.1"
@@ -322,7 +323,7 @@ class BurstReaderTests(SynchronousTestCase):
         self.assertIsNone(BurstReader.of(Clock()))
 
 
-class BurstLinkTests(TestCase):
+class BurstLinkTests(RealTimeCase):
     """Two ends of a real connection."""
 
     def setUp(self) -> None:
@@ -332,13 +333,6 @@ class BurstLinkTests(TestCase):
 
     def run_test(self, work: Coroutine[Any, Any, None]) -> Deferred[None]:
         return Deferred.fromCoroutine(work)
-
-    async def until(self, condition: Any) -> None:
-        for _ in range(500):
-            if condition():
-                return
-            await deferLater(reactor, 0.01)
-        self.fail("it did not come")
 
     async def connect(self) -> None:
         self.context = Context(

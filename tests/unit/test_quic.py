@@ -11,7 +11,7 @@ from twisted.internet import error, reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import DatagramProtocol, Factory, Protocol
 from twisted.internet.task import deferLater
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.trial.unittest import SynchronousTestCase
 
 from katzentwist import net
 from katzentwist.clock import IClock
@@ -26,6 +26,7 @@ from katzentwist.testing.wirepair import UNIX_TIME, config
 from katzentwist.wire import commands
 
 from .quic_network import UDPNetwork
+from .realtime import RealTimeCase
 
 
 class Recorder(Protocol):
@@ -503,17 +504,10 @@ class Relay(DatagramProtocol):
             await self.port.stopListening()
 
 
-class RealSocketTests(TestCase):
+class RealSocketTests(RealTimeCase):
     """What the reactor makes of UDP sockets."""
 
     timeout = 20
-
-    async def until(self, condition: Any) -> None:
-        for _ in range(500):
-            if condition():
-                return
-            await deferLater(reactor, 0.01)
-        self.fail("it did not come")
 
     async def test_outage(self) -> None:
         """While the peer's port is closed its host says so by ICMP; that ends no connection, and nothing is lost."""
