@@ -1,13 +1,10 @@
 //! ChaCha20-Poly1305 as links use it (spec: link 5.1, 6): nonce = 4 zero bytes || counter, little-endian.
 
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-use crate::cpu;
 use chacha20::ChaCha20;
-use chacha20poly1305::ChaCha20Poly1305;
-use chacha20poly1305::aead::{AeadInOut, KeyInit};
 use ctr::cipher::{KeyIvInit, StreamCipher, StreamCipherSeek};
-use poly1305::universal_hash::UniversalHash;
+use poly1305::universal_hash::{KeyInit, UniversalHash};
 use poly1305::{Block, Poly1305};
+use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, Tag, UnboundKey};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
@@ -26,40 +23,32 @@ fn nonce(counter: u64) -> [u8; 12] {
 
 /// Encrypt in place; gives the tag. None only for data beyond the cipher's limit of 256 GB.
 pub fn seal(key: &Key, counter: u64, data: &mut [u8]) -> Option<[u8; TAG_SIZE]> {
-    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-    if cpu::has_graviola() {
-        let mut tag = [0; TAG_SIZE];
-        graviola::aead::ChaCha20Poly1305::new(**key).encrypt(&nonce(counter), &[], data, &mut tag);
-        return Some(tag);
-    }
-    let cipher = ChaCha20Poly1305::new((&**key).into());
-    let tag = cipher
-        .encrypt_inout_detached(&nonce(counter).into(), &[], data.into())
+    let nonce = Nonce::assume_unique_for_key(nonce(counter));
+    let tag = cipher(key)?
+        .seal_in_place_separate_tag(nonce, Aad::empty(), data)
         .ok()?;
-    Some(tag.into())
+    tag.as_ref().try_into().ok()
 }
 
 /// Decrypt in place; None when the tag is wrong.
 pub fn open(key: &Key, counter: u64, data: &mut [u8], tag: &[u8; TAG_SIZE]) -> Option<()> {
-    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-    if cpu::has_graviola() {
-        return graviola::aead::ChaCha20Poly1305::new(**key)
-            .decrypt(&nonce(counter), &[], data, tag)
-            .ok();
-    }
-    let cipher = ChaCha20Poly1305::new((&**key).into());
-    cipher
-        .decrypt_inout_detached(&nonce(counter).into(), &[], data.into(), tag.into())
+    let nonce = Nonce::assume_unique_for_key(nonce(counter));
+    cipher(key)?
+        .open_in_place_separate_tag(nonce, Aad::empty(), Tag::from(*tag), data, 0..)
+        .map(drop)
         .ok()
 }
 
-/// The next key: the encryption of 32 zero bytes under the reserved nonce, that is keystream from block 1 on.
-pub fn rekey(key: &Key) -> Key {
+fn cipher(key: &Key) -> Option<LessSafeKey> {
+    UnboundKey::new(&CHACHA20_POLY1305, &**key)
+        .map(LessSafeKey::new)
+        .ok()
+}
+
+/// The next key: the encryption of 32 zero bytes under the reserved nonce. Never None.
+pub fn rekey(key: &Key) -> Option<Key> {
     let mut next = Key::default();
-    let mut cipher = ChaCha20::new((&**key).into(), &nonce(LAST_NONCE).into());
-    cipher.seek(BLOCK_SIZE);
-    cipher.apply_keystream(&mut *next);
-    next
+    seal(key, LAST_NONCE, &mut *next).map(|_| next)
 }
 
 /// One message, piece by piece: the same bytes as [`seal`] and [`open`], and as much work.

@@ -50,9 +50,10 @@ impl Direction {
     }
 
     /// After a record.
-    fn advance(&mut self) {
+    fn advance(&mut self) -> Result<(), String> {
         self.nonce += 2;
-        self.key = aead::rekey(&self.key);
+        self.key = aead::rekey(&self.key).ok_or(USED_UP)?;
+        Ok(())
     }
 
     /// Append one record of a command of *size* bytes, which *write* appends to the output.
@@ -72,8 +73,7 @@ impl Direction {
         let body = out.get_mut(start..).unwrap_or_default();
         let tag = aead::seal(&self.key, self.nonce + 1, body).ok_or(TOO_LONG)?;
         out.extend_from_slice(&tag);
-        self.advance();
-        Ok(())
+        self.advance()
     }
 
     /// The sealed header of a record for a command of *size* bytes, which [`Self::seal_piece`] gets.
@@ -100,7 +100,7 @@ impl Direction {
             self.begun = Some((stream, left));
         } else {
             out.extend_from_slice(&stream.tag());
-            self.advance();
+            self.advance()?;
         }
         Ok(out)
     }
@@ -320,7 +320,7 @@ impl State {
             commands.push(*done..*done + command.len());
             *done += body;
             *length = None;
-            direction.advance();
+            direction.advance()?;
         }
     }
 }
