@@ -16,6 +16,7 @@ LOAD: Final = str(Path(__file__).with_name("load.py"))
 GRACE: Final = 240.0
 """Seconds that a run may take beyond what it measures: packets are made, the node starts and ends."""
 CPU: Final = "cpu us per forwarded packet"
+SCALED: Final = "ratio to one x25519"
 WITHIN: Final = 1.1
 GROWTH: Final = {f"{peers} peers": ("--peers", str(peers)) for peers in (1, 10, 100)}
 """The same packets per second, Mu and number of packets; only the number of neighbours on each side differs."""
@@ -35,11 +36,13 @@ def compare(
     for _ in range(repeat):
         for name, own in variants.items():
             runs[name].append(_run([*common, *own], seconds))
-            say(f"{name}: {runs[name][-1][CPU]} us of CPU per packet, lost {runs[name][-1]['lost']}")
+            last = runs[name][-1]
+            say(f"{name}: {last[CPU]} us of CPU per packet, {last[SCALED]} X25519, lost {last['lost']}")
     figures: dict[str, Any] = {}
     for name, of_one in runs.items():
         figures[f"{name}: {CPU}, median"] = round(statistics.median(run[CPU] for run in of_one), 1)
         figures[f"{name}: all"] = [run[CPU] for run in of_one]
+        figures[f"{name}: {SCALED}, all"] = [run[SCALED] for run in of_one]
         figures[f"{name}: lateness ms 99%, all"] = [run["lateness ms 99%"] for run in of_one]
         figures[f"{name}: lost"] = sum(run["lost"] for run in of_one)
     medians = [figures[f"{name}: {CPU}, median"] for name in runs]

@@ -127,7 +127,7 @@ class Node:
 
     def record(self, file: str, seconds: float) -> None:
         """Let Linux perf sample it; read the file with ``perf report``."""
-        words = ["perf", "record", "-q", "-g", "-e", "cpu-clock", "-F", "2500", "-o", file]
+        words = ["perf", "record", "-q", "-g", "-e", "cpu-clock", "-F", "2503", "-o", file]
         subprocess.Popen([*words, "-p", str(self.process.pid), "--", "sleep", str(seconds)])
 
     def stop(self) -> None:

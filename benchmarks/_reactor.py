@@ -10,12 +10,39 @@ from typing import Any
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 
+from katzentwist.net.bursts import Marks
+
 
 def sleep(seconds: float) -> Deferred[None]:
     """Wait."""
     done: Deferred[None] = Deferred(lambda _: call.cancel())
     call = reactor.callLater(seconds, done.callback, None)
     return done
+
+
+class Beat:
+    """Wakes a coroutine at each full millisecond: a timer of the reactor would do so at every second or third."""
+
+    def __init__(self) -> None:
+        self._marks = Marks(reactor, self._beat)
+        self._waiting: Deferred[None] | None = None
+
+    def __enter__(self) -> Beat:
+        self._marks.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._marks.stop()
+
+    async def next(self) -> None:
+        """Wait for the next one."""
+        self._waiting = Deferred()
+        await self._waiting
+
+    def _beat(self) -> None:
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            waiting.callback(None)
 
 
 def run_in_reactor(

@@ -220,7 +220,8 @@ class Rig:
         maker = Maker(
             GEOMETRY, (self.around.node.id, key), [r.identity.id for r in self.around.receivers], self.around.mu
         )
-        self.traffic.load(await maker.make(self._made, count))
+        with self.around.quiet():
+            self.traffic.load(await maker.make(self._made, count))
         self._made += count
         if self._own_cores:
             os.sched_setaffinity(0, self._own_cores)
@@ -287,7 +288,8 @@ def _run(
             raise SystemExit(f"the node under test was not ready after {patience:g} s") from e
         if (pause := net.unsettled()) > 0:
             say(f"waiting {pause:.0f} s for the next epoch")
-            await sleep(pause)
+            with net.quiet():
+                await sleep(pause)
         await work(Rig(node, net, own_cores))
 
     async def go() -> None:

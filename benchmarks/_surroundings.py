@@ -12,9 +12,10 @@ gateway   clients, by client links    nodes of layer 0
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +25,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.error import ConnectError, ConnectionClosed
+from twisted.internet.task import LoopingCall
 
 from katzentwist.clock import Epochs, SystemClock
 from katzentwist.config import toml
@@ -46,6 +48,7 @@ from katzentwist.testing.authority import authority_factory
 from katzentwist.testnet.plan import Ports
 from katzentwist.wire import CommandSizes, PeerCredentials, SessionConfig, SessionKind
 from katzentwist.wire.codes import ConsensusCode, DescriptorCode
+from katzentwist.wire.commands import NoOp
 from katzentwist.wire.legal import CLIENT, NODE_DIALLER, NODE_LISTENER
 
 HOST = "127.0.0.1"
@@ -60,6 +63,8 @@ CLIENT_RATE: Final = 1000.0
 pass."""
 SETTLED: Final = 1.0
 """Seconds after the start of an epoch in which nodes judge their peers again."""
+SILENCE: Final = 30.0
+"""Seconds after which links that feed nothing say something; a node closes them after 120 (spec: link 9.2)."""
 RETRY: Final = 0.1
 """Seconds between two dials of a node that is not there yet."""
 
@@ -114,6 +119,11 @@ class Neighbour(LinkOwner):
         self.link = link
         if not self.linked.called:
             self.linked.callback(None)
+
+    def closed(self, link: ILink, reason: Exception) -> None:
+        """The link is gone."""
+        if link is self.link:
+            self.link = None
 
     def packetsReceived(self, link: ILink, packets: list[bytes]) -> None:
         """What came out of the mix."""
@@ -282,6 +292,21 @@ class Surroundings:
                     await sleep(RETRY)
         for node in self.receivers:
             await node.linked
+
+    @contextlib.contextmanager
+    def quiet(self) -> Iterator[None]:
+        """Meanwhile nothing is fed: keep the links up."""
+        speaking = LoopingCall(self._speak)
+        speaking.start(SILENCE, now=False)
+        try:
+            yield
+        finally:
+            speaking.stop()
+
+    def _speak(self) -> None:
+        for node in self.senders:
+            if node.link is not None:
+                node.link.send(NoOp())
 
     def unsettled(self) -> float:
         """Seconds until the node may send: links of an epoch's last eighth may be by the next document (node 5.2)."""

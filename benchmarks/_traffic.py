@@ -9,12 +9,10 @@ from functools import partial
 from typing import Final
 
 from _packets import Packets, Reader
-from _reactor import sleep
+from _reactor import Beat
 from _surroundings import GEOMETRY, Neighbour
 
-STEP: Final = 0.002
-"""Seconds between two looks at what is to be sent."""
-AT_ONCE: Final = 64
+AT_ONCE: Final = 32
 """Packets per sender and look when they are to go as fast as they can."""
 
 
@@ -56,7 +54,14 @@ class Traffic:
         return sum(map(bool, self._due[begin:end]))
 
     async def feed(self, rate: float, seconds: float) -> None:
-        """Send at *rate* per second; 0: as fast as the links take them."""
+        """Send at *rate* per second; 0: as fast as the links take them.
+
+        What is due goes once in a ms, as from neighbours that are mixes of ours: others spread it still more.
+        """
+        with Beat() as beat:
+            await self._feed(rate, seconds, beat)
+
+    async def _feed(self, rate: float, seconds: float, beat: Beat) -> None:
         senders, packets, count = self._senders, self._packets, len(self._packets)
         began, first = time.monotonic(), self.position
         while self.position < count and (now := time.monotonic()) - began < seconds:
@@ -76,9 +81,9 @@ class Traffic:
                 if batch and node.link is not None:
                     node.link.sendPackets(batch)
                     self.sent += len(batch)
-            await sleep(STEP)
+            await beat.next()
             while not rate and time.monotonic() - began < seconds and any(map(_is_full, senders)):
-                await sleep(STEP)
+                await beat.next()
 
     def _took(self, receiver: int, _: Neighbour, packets: list[bytes]) -> None:
         now = time.monotonic()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
@@ -18,10 +19,12 @@ from katzentwist.crypto import nike
 from katzentwist.crypto.native import native
 from katzentwist.randomness import SystemRandom
 from katzentwist.sphinx import NodeDelay, unwrap
+from katzentwist.wire.commands import NoOp
 
 sys.path.insert(0, str(Path(__file__).parent.parent.parent / "benchmarks"))
 
 import _compare
+import _surroundings
 import load
 from _highest import last_drop, on_time
 from _packets import Maker, Packets, Reader
@@ -264,6 +267,34 @@ class OptionTests(SynchronousTestCase):
         self.assertEqual({**vars(run), "growth": True}, vars(args))
 
 
+class _Link:
+    """Notes what it is told to send."""
+
+    def __init__(self, said: Deferred[Any]) -> None:
+        self._said = said
+
+    def send(self, command: Any) -> None:
+        if not self._said.called:
+            self._said.callback(command)
+
+
+class SurroundingsTests(TestCase):
+    """The neighbours."""
+
+    async def test_quiet(self) -> None:
+        """Links that feed nothing for long say something, or the node closes them; one that is closed is none."""
+        self.patch(reactor, "seconds", reactor.seconds)  # the surroundings set it
+        self.patch(_surroundings, "SILENCE", 0.01)
+        around = _surroundings.Surroundings(Path(self.mktemp()), 1, 1, 0.005)
+        said: Deferred[Any] = Deferred()
+        sender, link = around.senders[0], _Link(said)
+        sender.established(link)  # type: ignore[arg-type]
+        with around.quiet():
+            self.assertEqual(await said.addTimeout(10, reactor), NoOp())
+        sender.closed(link, Exception())  # type: ignore[arg-type]
+        self.assertIsNone(sender.link)
+
+
 class CompareTests(SynchronousTestCase):
     """Runs against each other."""
 
@@ -274,7 +305,7 @@ class CompareTests(SynchronousTestCase):
 
         def run(arguments: list[str], seconds: float) -> dict[str, Any]:
             asked.append(arguments)
-            return {_compare.CPU: next(costs), "lateness ms 99%": 1.0, "lost": 1}
+            return {_compare.CPU: next(costs), _compare.SCALED: 2.5, "lateness ms 99%": 1.0, "lost": 1}
 
         self.patch(_compare, "_run", run)
         self.patch(_compare, "say", lambda text: None)
