@@ -30,9 +30,9 @@ INLINE: Final = 32
 more than it frees while the reactor has time, and nothing else waits for it."""
 SHARE: Final = 0.85
 """Of the reactor's time, what packets may take before threads unwrap them."""
-SAVED: Final = 0.001
+SAVED: Final = 0.003
 """Seconds of it that may be left from a quiet time."""
-AROUND: Final = 15e-6
+AROUND: Final = 12e-6
 """Seconds of the reactor that a packet takes besides: to be read, to wait, to be sent."""
 INBOUND_LIMIT: Final = 8192
 """Packets that wait for a worker, 25 MB of them, from which links are not read on until half of them are gone."""
