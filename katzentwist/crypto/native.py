@@ -10,7 +10,7 @@ import os
 from types import ModuleType
 
 PURE_ENVIRONMENT_KEY = "KATZENTWIST_PURE"
-INTERFACE = 7
+INTERFACE = 8
 """Counts changes of what the native core offers; the same number stands in native/src/lib.rs."""
 
 _why_not = ""

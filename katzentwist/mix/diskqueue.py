@@ -34,7 +34,8 @@ from typing import Final
 from katzentwist.errors import StoreError
 from katzentwist.logger import ModuleLogger
 from katzentwist.mix.drops import DropReason
-from katzentwist.mix.scheduler import Due, Entry, by_hop
+from katzentwist.mix.scheduler import Entry, by_hop
+from katzentwist.net.senders import Left
 
 BATCH: Final = 64
 MOST: Final = 1 << 21
@@ -132,9 +133,9 @@ class DiskQueue:
 
     # Out -----------------------------------------------------------------------------------------------------------
 
-    def take_due(self, now: float, most: int, oldest: float) -> Due:
+    def take_due(self, now: float, most: int, oldest: float) -> Left:
         """See :class:`~katzentwist.mix.scheduler.DelayQueue`."""
-        return by_hop(self.pop_due(now, most), oldest)
+        return *by_hop(self.pop_due(now, most), oldest), 0
 
     def pop_due(self, now: float, most: int) -> list[Entry]:
         """Remove up to *most* due entries, earliest first."""

@@ -79,13 +79,14 @@ class Half:
         if runtime.debug.send_decoy_traffic:
             self.decoys = DecoySource(runtime, config.kind, identity.id, self.decoy_id, self.connector.send)
         if queue is None:  # an empty one counts as false
-            queue = MemoryQueue(runtime.random, self._drop, max(0, runtime.debug.scheduler_queue_size))
+            limit = max(0, runtime.debug.scheduler_queue_size)
+            queue = MemoryQueue(runtime.random, self._drop, limit, self.connector.senders)
         self.scheduler = Scheduler(
             queue=queue,
             max_delay=3 * runtime.epochs.period,
             slack=runtime.debug.scheduler_slack / 1000,
             burst=max(1, runtime.debug.scheduler_max_burst),
-            hop=self.connector.hop,
+            hop=self.connector.hops.get,
             dropped=self._drop,
         )
         self.pipeline = Pipeline(
@@ -186,11 +187,11 @@ class Half:
 
     def _wake(self) -> None:
         now = woken = self.runtime.clock.monotonic()
-        while now - woken < SLICE:
-            due = self.scheduler.dispatch(now + ROUNDING)
-            if not due:
-                break
-            self.connector.send(due, now)
+        more = True
+        while more and now - woken < SLICE:
+            left, more = self.scheduler.dispatch(now + ROUNDING)
+            if left:
+                self.connector.send(left, now)
             now = self.runtime.clock.monotonic()
         self._arm()
 

@@ -301,12 +301,17 @@ def _dial_reason(error: ConnectError) -> str:
 
 
 class Connector:
-    """All outgoing links of one half."""
+    """All outgoing links of one half.
+
+    :ivar hops: ids of the nodes to which there is a link, established or not, each by itself: always the same object.
+    :ivar senders: those that due packets may go to without :meth:`send`.
+    """
 
     def __init__(self, runtime: Runtime, identity: Identity, neighbours: Neighbours) -> None:
         self._runtime, self._identity, self._neighbours = runtime, identity, neighbours
         self._links: dict[bytes, OutgoingLink] = {}
-        self._senders = Senders()
+        self.hops: dict[bytes, bytes] = {}
+        self.senders = Senders()
         self._sweeping = Repeating(runtime.reactor, lambda: runtime.epochs.fraction(1, 8), self.sweep)
         self._housekeeping = Repeating(runtime.reactor, lambda: 1.0, self._keep)
         self._rechecks = Repeating(runtime.reactor, lambda: runtime.debug.reauth_interval / 1000, self.recheck)
@@ -320,11 +325,6 @@ class Connector:
     def __iter__(self) -> Iterator[OutgoingLink]:
         return iter(list(self._links.values()))
 
-    def hop(self, node: bytes) -> bytes | None:
-        """Our own copy of the id of a node to which there is a link, established or not."""
-        link = self._links.get(node)
-        return link.descriptor.id if link is not None else None
-
     def start(self) -> None:
         """Begin to dial."""
         self._running = True
@@ -337,15 +337,16 @@ class Connector:
         if not self._running:
             return
         for node in [node for node, link in self._links.items() if link.ended]:
-            del self._links[node]
+            del self._links[node], self.hops[node]
         self._dialling.start(self._neighbours.destinations(*self._runtime.epoch()))
 
     def _hold(self, destination: Descriptor) -> None:
         """Hold a link to this node."""
         node = destination.id
         if node not in self._links and node != self._identity.id:
+            self.hops[node] = node
             link = self._links[node] = OutgoingLink(
-                self._runtime, self._identity, self._neighbours, self._senders, destination
+                self._runtime, self._identity, self._neighbours, self.senders, destination
             )
             link.start()
 
@@ -359,7 +360,7 @@ class Connector:
     def send(self, due: Mapping[bytes, list[bytes]], now: float) -> None:
         """Send due packets to their nodes."""
         links = self._links
-        for node, packets in self._senders.send(due, now).items():
+        for node, packets in due.items():
             link = links.get(node)
             if link is None or link.ended:
                 drop(self._runtime.metrics, DropReason.DISPATCH_NO_CONNECTION, len(packets))
@@ -374,3 +375,4 @@ class Connector:
         for link in self:
             link.stop()
         self._links.clear()
+        self.hops.clear()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Protocol
 
 import attrs
 
 from katzentwist.crypto.native import native
 from katzentwist.mix.drops import DropReason
+from katzentwist.net.senders import Left, Senders
 from katzentwist.randomness import IRandom
 
 Entry = tuple[float, int, bytes, bytes]
@@ -28,8 +30,11 @@ class DelayQueue(Protocol):
     def push(self, due: float, next_hop: bytes, packet: bytes) -> None:
         """Add a packet."""
 
-    def take_due(self, now: float, most: int, oldest: float) -> Due:
-        """Remove up to *most* packets with due time <= *now*, earliest first; those due before *oldest* are late."""
+    def take_due(self, now: float, most: int, oldest: float) -> Left:
+        """Remove up to *most* packets with due time <= *now*, earliest first; those due before *oldest* are late.
+
+        What the queue could send by itself it has sent.
+        """
 
     def next_due(self) -> float | None:
         """Due time of the earliest packet."""
@@ -65,7 +70,7 @@ class Heap:
         heapq.heappush(self._entries, (due, self._serial, hop, packet))
 
     def take_due(self, now: float, most: int, oldest: float) -> Due:
-        """See :class:`DelayQueue`."""
+        """Remove up to *most* packets with due time <= *now*, earliest first; those due before *oldest* are late."""
         out: list[Entry] = []
         while self._entries and len(out) < most and self._entries[0][0] <= now:
             out.append(heapq.heappop(self._entries))
@@ -93,12 +98,15 @@ class Heap:
 
 
 class MemoryQueue:
-    """In memory. When there are more than *limit* packets, or :data:`MOST` if that is 0, a random one leaves."""
+    """In memory. When there are more than *limit* packets, or :data:`MOST` if that is 0, a random one leaves.
 
-    def __init__(self, random: IRandom, dropped: Dropped, limit: int = 0) -> None:
+    :param senders: due packets may leave by these at once.
+    """
+
+    def __init__(self, random: IRandom, dropped: Dropped, limit: int = 0, senders: Senders | None = None) -> None:
         self._heap = Heap() if native is None else native.DelayHeap()
         self._random, self._dropped, self._limit = random, dropped, limit or MOST
-        self.take_due = self._heap.take_due
+        self.take_due = partial((senders or Senders()).send_due, self._heap)
         self.next_due = self._heap.next_due
 
     def push(self, due: float, next_hop: bytes, packet: bytes) -> None:
@@ -154,9 +162,12 @@ class Scheduler:
         """When :meth:`dispatch` should be called."""
         return self.queue.next_due()
 
-    def dispatch(self, now: float) -> dict[bytes, list[bytes]]:
-        """The due packets by next hop, in order of due time; late ones are dropped."""
-        out, blown = self.queue.take_due(now, self.burst, now - self.slack)
+    def dispatch(self, now: float) -> tuple[dict[bytes, list[bytes]], bool]:
+        """The due packets that are still to be sent, by next hop, in order of due time, and whether more may be due.
+
+        Late ones are dropped.
+        """
+        left, blown, sent = self.queue.take_due(now, self.burst, now - self.slack)
         if blown:
             self.dropped(DropReason.SCHEDULER_DEADLINE_BLOWN, blown)
-        return out
+        return left, blown + sent + sum(map(len, left.values())) >= self.burst

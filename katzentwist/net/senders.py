@@ -1,17 +1,20 @@
 """Sending to many links at once.
 
-A node with a hundred peers sends one packet at a time to each, and to find the link and to ask whether it takes
-something costs more in Python than sealing. So links that the native core can write to are known to it by where they
-lead, and what is due goes out in one call. Whatever is not that simple is left to the link: a full buffer, a link that
-is not (or no longer) established, another transport than TCP.
+A node with a hundred peers sends one packet at a time to each. To take it out of the heap where it waited, to find its
+link and to ask that whether it takes something costs more in Python than sealing. So links that the native core can
+write to are known to it by where they lead, and what is due leaves the heap for the sockets in one call. What is not
+that simple is left to the link: a full buffer, a link that is not (or no longer) established, another transport than
+TCP.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from katzentwist.crypto.native import native
+
+Left = tuple[dict[bytes, list[bytes]], int, int]
+"""(Packets by next hop, in order of due time, still to be sent; how many were late, and are gone; how many left)."""
 
 
 class Senders:
@@ -27,6 +30,13 @@ class Senders:
         else:
             self._senders[node] = sender
 
-    def send(self, due: Mapping[bytes, list[bytes]], now: float) -> Mapping[bytes, list[bytes]]:
-        """Send what can be sent; what is left."""
-        return native.send_due(due, self._senders, now) if self._senders else due  # type: ignore[union-attr]
+    def send_due(self, heap: Any, now: float, most: int, oldest: float) -> Left:
+        """Take up to *most* packets with due time <= *now* out of a heap, earliest first, and send what can be sent.
+
+        :param heap: a DelayHeap of the native core, or its twin in Python.
+        :param oldest: what is due before is late.
+        """
+        if self._senders:
+            left: Left = native.send_due(heap, now, most, oldest, self._senders)  # type: ignore[union-attr]
+            return left
+        return *heap.take_due(now, most, oldest), 0

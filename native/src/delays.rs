@@ -4,7 +4,7 @@
 
 use pyo3::exceptions::PyIndexError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyList};
+use pyo3::types::{PyBytes, PyDict};
 use std::cmp::Ordering;
 
 struct Entry {
@@ -23,6 +23,9 @@ impl Entry {
             == Ordering::Less
     }
 }
+
+/// (Next hop, packets for it).
+pub type Due = (Py<PyBytes>, Vec<Py<PyBytes>>);
 
 /// Delayed packets with their next hops.
 #[pyclass(module = "katzentwist._native")]
@@ -63,25 +66,9 @@ impl DelayHeap {
         oldest: f64,
     ) -> PyResult<(Bound<'py, PyDict>, usize)> {
         let out = PyDict::new(py);
-        let mut late = 0;
-        for _ in 0..most {
-            if self.heap.first().is_none_or(|entry| entry.due > now) {
-                break;
-            }
-            let Some(Entry {
-                due, hop, packet, ..
-            }) = self.take(0)
-            else {
-                break;
-            };
-            if due < oldest {
-                late += 1;
-                continue;
-            }
-            match out.get_item(&hop)? {
-                Some(packets) => packets.cast::<PyList>()?.append(packet)?,
-                None => out.set_item(hop, PyList::new(py, [packet])?)?,
-            }
+        let (due, late) = self.due(py, now, most, oldest);
+        for (hop, packets) in due {
+            out.set_item(hop, packets)?;
         }
         Ok((out, late))
     }
@@ -109,6 +96,33 @@ impl DelayHeap {
 }
 
 impl DelayHeap {
+    /// See take_due().
+    pub fn due(&mut self, py: Python<'_>, now: f64, most: usize, oldest: f64) -> (Vec<Due>, usize) {
+        let mut out: Vec<Due> = Vec::new();
+        let mut late = 0;
+        for _ in 0..most {
+            if self.heap.first().is_none_or(|entry| entry.due > now) {
+                break;
+            }
+            let Some(entry) = self.take(0) else {
+                break;
+            };
+            if entry.due < oldest {
+                late += 1;
+                continue;
+            }
+            // Few enough, in one burst, to look through; and an id is nearly always the same object.
+            let same = |hop: &Py<PyBytes>| {
+                hop.is(&entry.hop) || hop.as_bytes(py) == entry.hop.as_bytes(py)
+            };
+            match out.iter_mut().find(|(hop, _)| same(hop)) {
+                Some((_, packets)) => packets.push(entry.packet),
+                None => out.push((entry.hop, vec![entry.packet])),
+            }
+        }
+        (out, late)
+    }
+
     fn take(&mut self, at: usize) -> Option<Entry> {
         if at >= self.heap.len() {
             return None;

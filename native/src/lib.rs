@@ -19,6 +19,8 @@ mod py_links;
 #[cfg(target_os = "linux")]
 mod py_marks;
 mod py_records;
+#[cfg(target_os = "linux")]
+mod py_senders;
 mod py_sphinx;
 mod python;
 mod records;
@@ -30,7 +32,7 @@ mod x25519;
 use pyo3::prelude::*;
 
 /// Counts changes of what this module offers; katzentwist/crypto/native.py refuses another number.
-const INTERFACE: u32 = 7;
+const INTERFACE: u32 = 8;
 
 /// Which code runs on this processor.
 #[pyfunction]
@@ -66,9 +68,9 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     #[cfg(target_os = "linux")]
     module.add_class::<py_links::LinkSet>()?;
     #[cfg(target_os = "linux")]
-    module.add_class::<py_links::PacketSender>()?;
+    module.add_class::<py_senders::PacketSender>()?;
     #[cfg(target_os = "linux")]
-    module.add_function(wrap_pyfunction!(py_links::send_due, module)?)?;
+    module.add_function(wrap_pyfunction!(py_senders::send_due, module)?)?;
     #[cfg(target_os = "linux")]
     module.add_class::<py_marks::Marks>()?;
     module.add_class::<py_records::RecordSealer>()?;

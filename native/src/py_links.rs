@@ -1,21 +1,20 @@
-//! Established links over sockets: many are read and opened in one call, and packets are sealed and written in one.
+//! Established links over sockets: many are read, and their records opened, in one call. `py_senders.rs` sends.
 //!
 //! Everything here keeps the interpreter lock: no call blocks, and none works longer than a fraction of a millisecond.
 
-use crate::py_records::{RecordOpener, RecordSealer, collect};
+use crate::py_records::RecordOpener;
 use crate::python::exactly;
-use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
+use pyo3::types::{PyBytes, PyList, PyTuple};
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags};
+use rustix::net::RecvFlags;
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::mem::MaybeUninit;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::ops::Range;
 
 /// Type, flags and length: what stands before a packet.
 const START: usize = 6;
@@ -32,7 +31,7 @@ const AT_ONCE: Timespec = Timespec {
 };
 
 /// The descriptor of a socket that Twisted keeps open.
-fn borrow<'fd>(fd: RawFd) -> io::Result<BorrowedFd<'fd>> {
+pub fn borrow<'fd>(fd: RawFd) -> io::Result<BorrowedFd<'fd>> {
     if fd < 0 {
         return Err(Errno::BADF.into());
     }
@@ -69,6 +68,7 @@ pub struct LinkSet {
     links: HashMap<RawFd, Link>,
     /// Who has something to read, as far as the kernel told, which tells each arrival once.
     ready: VecDeque<RawFd>,
+    /// What was read since others had their turn: less than READ_SIZE before each read.
     buffer: Box<[u8]>,
 }
 
@@ -81,7 +81,7 @@ impl LinkSet {
             epoll,
             links: HashMap::new(),
             ready: VecDeque::new(),
-            buffer: vec![0; READ_SIZE].into_boxed_slice(),
+            buffer: vec![0; 2 * READ_SIZE].into_boxed_slice(),
         })
     }
 
@@ -165,27 +165,57 @@ impl LinkSet {
         let mut sunk = Vec::new();
         let mut out = Vec::new();
         let mut bytes = 0;
-        while bytes < READ_AT_ONCE
+        while bytes < READ_AT_ONCE && !self.ready.is_empty() {
+            // First all the kernel's work, then all of ours: in turns, each would find the other's in the caches.
+            for (fd, place) in self.receive(py, &mut out)? {
+                let (Some(link), Some(data)) =
+                    (self.links.get_mut(&fd), self.buffer.get_mut(place))
+                else {
+                    continue;
+                };
+                let count = data.len();
+                let others = link.open(py, data, now, &mut sunk, &mut out);
+                bytes += match others {
+                    Ok(false) => count,
+                    Ok(true) => count * DEAR,
+                    Err(error) => {
+                        let text = error.to_string().into_pyobject(py)?.into_any();
+                        out.push((link.token.clone_ref(py), PyList::empty(py), text));
+                        count * DEAR
+                    }
+                };
+                if link.ended || count == READ_SIZE {
+                    link.ready = true;
+                    self.ready.push_back(fd);
+                }
+            }
+        }
+        Ok((sunk, out))
+    }
+}
+
+impl LinkSet {
+    /// Take some READ_SIZE bytes, each from those that are ready: where they lie in the buffer. Ends and errors go to *out*.
+    fn receive<'py>(
+        &mut self,
+        py: Python<'py>,
+        out: &mut Vec<Came<'py>>,
+    ) -> io::Result<Vec<(RawFd, Range<usize>)>> {
+        let mut received = Vec::new();
+        let mut filled = 0;
+        while filled < READ_SIZE
             && let Some(fd) = self.ready.pop_front()
         {
             let Some(link) = self.links.get_mut(&fd) else {
                 continue;
             };
             link.ready = false;
-            match rustix::net::recv(borrow(fd)?, &mut *self.buffer, RecvFlags::DONTWAIT) {
+            let room = self.buffer.get_mut(filled..filled + READ_SIZE);
+            match rustix::net::recv(borrow(fd)?, room.unwrap_or_default(), RecvFlags::DONTWAIT) {
                 Err(Errno::AGAIN | Errno::INTR) => {}
                 Ok((count, _)) if count > 0 => {
-                    let data = self.buffer.get_mut(..count).unwrap_or_default();
-                    let came = link.open(py, data, now, &mut sunk)?;
-                    bytes += match &came {
-                        Some((_, _, rest)) if !rest.is_empty()? => count * DEAR,
-                        _ => count,
-                    };
-                    out.extend(came);
-                    if link.ended || count == READ_SIZE {
-                        link.ready = true;
-                        self.ready.push_back(fd);
-                    }
+                    received.push((fd, filled..filled + count));
+                    filled += count;
                 }
                 _ => out.push((
                     link.token.clone_ref(py),
@@ -194,11 +224,9 @@ impl LinkSet {
                 )),
             }
         }
-        Ok((sunk, out))
+        Ok(received)
     }
-}
 
-impl LinkSet {
     /// Ask the kernel who has something to read. What does not fit it tells the next time.
     fn ask(&mut self) -> io::Result<()> {
         let mut events = [const { MaybeUninit::<Event>::uninit() }; EVENTS];
@@ -223,20 +251,22 @@ impl LinkSet {
 }
 
 impl Link {
-    /// Open what came: packets go to the sink, if there is one. What is for the token, if there is something.
+    /// Open what came: packets go to the sink, if there is one; what is for the token, to *out*. Whether other commands came.
     fn open<'py>(
         &mut self,
         py: Python<'py>,
         data: &mut [u8],
         now: f64,
         sunk: &mut Vec<Sunk<'py>>,
-    ) -> PyResult<Option<Came<'py>>> {
+        out: &mut Vec<Came<'py>>,
+    ) -> PyResult<bool> {
         let mut opener = self.opener.try_borrow_mut(py)?;
         let opened = match opener.open(data) {
             Ok(opened) => opened,
             Err(text) => {
                 let text = text.into_pyobject(py)?.into_any();
-                return Ok(Some((self.token.clone_ref(py), PyList::empty(py), text)));
+                out.push((self.token.clone_ref(py), PyList::empty(py), text));
+                return Ok(true);
             }
         };
         let mut commands = opened.iter().peekable();
@@ -257,17 +287,19 @@ impl Link {
                 self.heard = now;
             }
             if commands.peek().is_none() {
-                return Ok(None);
+                return Ok(false);
             }
         }
-        let rest = if commands.peek().is_none() {
+        let others = commands.peek().is_some();
+        let rest = if !others {
             PyTuple::empty(py).into_any() // always the same one, and nearly always this
         } else {
             let rest: Vec<_> = commands.map(|rest| PyBytes::new(py, rest)).collect();
             PyList::new(py, rest)?.into_any()
         };
         let packets = packets.unwrap_or_else(|| PyList::empty(py));
-        Ok(Some((self.token.clone_ref(py), packets, rest)))
+        out.push((self.token.clone_ref(py), packets, rest));
+        Ok(others)
     }
 }
 
@@ -289,115 +321,4 @@ fn list_of<'py>(
 fn packet_in<'a>(command: &'a [u8], start: &Option<[u8; START]>, size: usize) -> Option<&'a [u8]> {
     let (first, packet) = command.split_first_chunk::<START>()?;
     (command.len() == size && start.as_ref() == Some(first)).then_some(packet)
-}
-
-/// Seals packets for one link and writes them.
-#[pyclass(frozen, module = "katzentwist._native")]
-pub struct PacketSender {
-    fd: RawFd,
-    sealer: Py<RecordSealer>,
-    length: usize,
-    pad_to: usize,
-    rest: Py<PyAny>,
-    open: AtomicBool,
-    /// When send_due() last sent something, by the caller's clock: the bits of an f64.
-    sent: AtomicU64,
-}
-
-#[pymethods]
-impl PacketSender {
-    /// For packets of *length* bytes, in SendPacket commands that are padded to *pad_to*. What the socket does not take
-    /// goes to *rest*.
-    #[new]
-    fn new(
-        fd: RawFd,
-        sealer: Py<RecordSealer>,
-        length: usize,
-        pad_to: usize,
-        rest: Py<PyAny>,
-    ) -> Self {
-        PacketSender {
-            fd,
-            sealer,
-            length,
-            pad_to,
-            rest,
-            open: AtomicBool::new(true),
-            sent: AtomicU64::new(0),
-        }
-    }
-
-    /// Whether it may send: all is written that the link's sealer has sealed, and the socket is still the link's.
-    #[getter]
-    fn open(&self) -> bool {
-        self.open.load(Relaxed)
-    }
-
-    #[setter]
-    fn set_open(&self, open: bool) {
-        self.open.store(open, Relaxed);
-    }
-
-    /// When send_due() last sent something; 0 if it did not.
-    #[getter]
-    fn sent(&self) -> f64 {
-        f64::from_bits(self.sent.load(Relaxed))
-    }
-
-    /// Seal these, in one record each, and write them.
-    fn send(&self, py: Python<'_>, packets: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.send_by(py, packets, &mut Vec::new())
-    }
-}
-
-impl PacketSender {
-    /// See send(); the records are put together in *records*.
-    fn send_by(
-        &self,
-        py: Python<'_>,
-        packets: &Bound<'_, PyAny>,
-        records: &mut Vec<u8>,
-    ) -> PyResult<()> {
-        let packets = collect(packets)?;
-        if packets.iter().any(|packet| packet.len() != self.length) {
-            return Err(PyValueError::new_err("not a packet of this network"));
-        }
-        records.clear();
-        let mut sealer = self.sealer.try_borrow_mut(py)?;
-        sealer.packets(py, &packets, self.pad_to, records)?;
-        drop(sealer);
-        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        // Full, or an error that comes again, and is dealt with, when Twisted writes.
-        let sent = rustix::net::send(borrow(self.fd)?, records, flags).unwrap_or(0);
-        match records.get(sent..) {
-            None | Some([]) => Ok(()),
-            Some(rest) => {
-                self.set_open(false);
-                self.rest.call1(py, (PyBytes::new(py, rest),)).map(drop)
-            }
-        }
-    }
-}
-
-/// Send packets for many links, by the senders that are open. Both are by where packets go; what is left of them.
-#[pyfunction]
-pub fn send_due<'py>(
-    py: Python<'py>,
-    due: &Bound<'py, PyDict>,
-    senders: &Bound<'py, PyDict>,
-    now: f64,
-) -> PyResult<Bound<'py, PyDict>> {
-    let left = PyDict::new(py);
-    let mut records = Vec::new(); // the same memory for all
-    for (hop, packets) in due {
-        let sender = senders.get_item(&hop)?;
-        match sender.as_ref().map(|sender| sender.cast::<PacketSender>()) {
-            Some(Ok(sender)) if sender.get().open() => {
-                sender.get().sent.store(now.to_bits(), Relaxed);
-                sender.get().send_by(py, &packets, &mut records)?;
-            }
-            _ => left.set_item(hop, packets)?,
-        }
-    }
-    Ok(left)
 }

@@ -101,7 +101,7 @@ impl RecordSealer {
     pub fn packets(
         &mut self,
         py: Python<'_>,
-        packets: &[PyBackedBytes],
+        packets: &[impl AsRef<[u8]> + Sync],
         pad_to: usize,
         out: &mut Vec<u8>,
     ) -> PyResult<()> {

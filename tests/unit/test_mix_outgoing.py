@@ -207,7 +207,7 @@ class SendTests(OutgoingCase):
         """Packets may go to the link without asking while its peer may be sent to, and it stands."""
         link, node = self.link_to("gateway")
         sender = Sender().of(link._link)
-        offered = node.half.connector._senders._senders
+        offered = node.half.connector.senders._senders
         link.recheck()
         self.assertEqual(offered, {link.descriptor.id: sender})
         judge = link._judge

@@ -51,7 +51,7 @@ class SchedulerTests(SynchronousTestCase):
             made.enqueue(delay, b"a", str(i).encode(), 0.0)
         left: list[tuple[float, int]] = []
         while (due := made.next_deadline()) is not None:
-            for packet in made.dispatch(due).get(b"a", []):
+            for packet in made.dispatch(due)[0].get(b"a", []):
                 left.append((due, int(packet)))
         self.assertEqual([round(due, 9) for due, _ in left], sorted(round(d, 9) for d in delays))
         self.assertTrue(all(delays[i] == due for due, i in left))
@@ -62,7 +62,7 @@ class SchedulerTests(SynchronousTestCase):
         made, drops = scheduler()
         made.enqueue(1.0, b"a", b"late", 0.0)
         made.enqueue(1.4, b"a", b"in time", 0.0)
-        self.assertEqual(made.dispatch(1.5), {b"a": [b"in time"]})
+        self.assertEqual(made.dispatch(1.5), ({b"a": [b"in time"]}, False))
         self.assertEqual(drops, {DropReason.SCHEDULER_DEADLINE_BLOWN: 1})
 
     def test_refusals(self) -> None:
@@ -95,7 +95,8 @@ class SchedulerTests(SynchronousTestCase):
         made, _ = scheduler(burst=16)
         for _ in range(100):
             made.enqueue(1.0, b"b", b"", 0.0)
-        self.assertEqual(len(made.dispatch(1.0)[b"b"]), 16)
+        left, more = made.dispatch(1.0)
+        self.assertEqual((len(left[b"b"]), more), (16, True))
         self.assertEqual(len(made.queue), 84)
 
 

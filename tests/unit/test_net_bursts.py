@@ -6,7 +6,7 @@ import gc
 import resource
 import socket
 import weakref
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from twisted.internet import reactor
@@ -21,6 +21,7 @@ from zope.interface import implementer
 
 from katzentwist import net
 from katzentwist.clock import SystemClock, mark
+from katzentwist.crypto.native import native
 from katzentwist.net.bursts import QUIET, BurstReader
 from katzentwist.net.owner import Context
 from katzentwist.net.senders import Senders
@@ -107,6 +108,19 @@ def packet(number: int) -> bytes:
 
 def frame(number: int) -> bytes:
     return (START + packet(number)).ljust(SIZE, b"\0")
+
+
+def send(
+    senders: Senders, due: Mapping[bytes, list[bytes]], now: float, most: int = 1000, oldest: float = 0.0
+) -> tuple[dict[bytes, list[bytes]], int]:
+    """Let *due* leave a heap where it is due now; what is left, and how many were sent."""
+    heap = native.DelayHeap()  # type: ignore[union-attr]
+    for hop, packets in due.items():
+        for one in packets:
+            heap.push(now, bytes(bytearray(hop)), one)  # another object each time
+    left, late, sent = senders.send_due(heap, now, most, oldest)
+    assert late + sent + sum(map(len, left.values())) + len(heap) == sum(map(len, due.values()))
+    return left, sent
 
 
 class BurstReaderTests(SynchronousTestCase):
@@ -483,18 +497,18 @@ class BurstLinkTests(RealTimeCase):
             packets = [number.to_bytes(4, "big").ljust(SMALL.packet_length, b"p") for number in range(8)]
             link, senders = self.client.links[0], Senders()
             sender = link.sender
-            self.assertEqual(senders.send({b"peer": packets[:1]}, 7.0), {b"peer": packets[:1]})
+            self.assertEqual(send(senders, {b"peer": packets[:1]}, 7.0), ({b"peer": packets[:1]}, 0))
             senders.offer(b"peer", sender)
-            self.assertEqual(senders.send({b"peer": packets[:2], b"other": [b"?"]}, 7.0), {b"other": [b"?"]})
+            self.assertEqual(send(senders, {b"peer": packets[:2], b"other": [b"?"]}, 7.0), ({b"other": [b"?"]}, 2))
             self.assertEqual(sender.sent, 7.0)
             link.send(NoOp())
-            self.assertEqual(senders.send({b"peer": packets[2:3]}, 8.0), {b"peer": packets[2:3]})
+            self.assertEqual(send(senders, {b"peer": packets[2:3]}, 8.0), ({b"peer": packets[2:3]}, 0))
             link.sendPackets(packets[2:3])
-            self.assertEqual(senders.send({b"peer": packets[3:]}, 9.0), {})
+            self.assertEqual(send(senders, {b"peer": packets[3:]}, 9.0), ({}, len(packets) - 3))
             await self.until(lambda: len(self.server.packets) == len(packets))
             self.assertEqual((self.server.packets, self.server.commands), (packets, [NoOp()]))
             senders.offer(b"peer", None)
-            self.assertEqual(senders.send({b"peer": packets[:1]}, 9.0), {b"peer": packets[:1]})
+            self.assertEqual(send(senders, {b"peer": packets[:1]}, 9.0), ({b"peer": packets[:1]}, 0))
             self.assertRaises(ValueError, sender.send, [b"short"])
 
         return self.run_test(test())
@@ -511,9 +525,9 @@ class BurstLinkTests(RealTimeCase):
             while link.sender.open:
                 packet = len(packets).to_bytes(4, "big").ljust(SMALL.packet_length, b"p")
                 packets.append(packet)
-                self.assertEqual(senders.send({b"peer": [packet]}, 1.0), {})
+                self.assertEqual(send(senders, {b"peer": [packet]}, 1.0), ({}, 1))
                 self.assertLess(len(packets), 100_000)
-            self.assertEqual(senders.send({b"peer": [bytes(SMALL.packet_length)]}, 1.0).keys(), {b"peer"})
+            self.assertEqual(send(senders, {b"peer": [bytes(SMALL.packet_length)]}, 1.0)[0].keys(), {b"peer"})
             self.server.links[0].resume()
             await self.until(lambda: len(self.server.packets) == len(packets))
             packets.append(bytes(SMALL.packet_length))
@@ -539,8 +553,40 @@ class BurstLinkTests(RealTimeCase):
                     link.close()
                 else:
                     await self.until(lambda: self.server.reasons)
-                self.assertEqual(senders.send(due, 1.0), due)
+                self.assertEqual(send(senders, due, 1.0), (due, 0))
                 self.assertIsNone(link.sender)
+
+        return self.run_test(test())
+
+    def test_senders_mistake(self) -> Deferred[None]:
+        """What can not be sealed for one link is left to it, and keeps nothing of others back."""
+
+        async def test() -> None:
+            await self.connect()
+            senders, good = Senders(), bytes(SMALL.packet_length)
+            senders.offer(b"client", self.client.links[0].sender)
+            self.server.links[0].sendPackets([good])
+            senders.offer(b"server", self.server.links[0].sender)
+            due = {b"client": [good, b"short"], b"server": [good]}
+            self.assertEqual(send(senders, due, 1.0), ({b"client": [good, b"short"]}, 1))
+            await self.until(lambda: len(self.client.packets) == 2)
+            self.assertEqual(self.server.packets, [])
+            self.assertEqual(send(senders, {b"client": [good]}, 1.0), ({}, 1))
+            await self.until(lambda: self.server.packets)
+
+        return self.run_test(test())
+
+    def test_senders_late(self) -> Deferred[None]:
+        """No more leaves than asked for, and nothing that is late."""
+
+        async def test() -> None:
+            await self.connect()
+            senders, packets = Senders(), [bytes([number]) * SMALL.packet_length for number in range(5)]
+            senders.offer(b"peer", self.client.links[0].sender)
+            self.assertEqual(send(senders, {b"peer": packets}, 1.0, most=3), ({}, 3))
+            self.assertEqual(send(senders, {b"peer": packets}, 1.0, oldest=2.0), ({}, 0))
+            await self.until(lambda: len(self.server.packets) == 3)
+            self.assertEqual(self.server.packets, packets[:3])
 
         return self.run_test(test())
 
