@@ -33,6 +33,7 @@ class Beat:
 
     def __exit__(self, *_: object) -> None:
         self._marks.stop()
+        del self._marks  # and its timer: we know each other
 
     async def next(self) -> None:
         """Wait for the next one."""

@@ -290,8 +290,9 @@ class Surroundings:
                     await dial(self.context, self.transports, address, node.config(accepts), node)
                 except (ConnectError, ConnectionClosed, KatzentwistError):
                     await sleep(RETRY)
-        for node in self.receivers:
-            await node.linked
+        with self.quiet():
+            for node in self.receivers:
+                await node.linked
 
     @contextlib.contextmanager
     def quiet(self) -> Iterator[None]:

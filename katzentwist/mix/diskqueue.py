@@ -133,7 +133,7 @@ class DiskQueue:
 
     # Out -----------------------------------------------------------------------------------------------------------
 
-    def take_due(self, now: float, most: int, oldest: float) -> Left:
+    def send_due(self, now: float, most: int, oldest: float) -> Left:
         """See :class:`~katzentwist.mix.scheduler.DelayQueue`."""
         return *by_hop(self.pop_due(now, most), oldest), 0
 

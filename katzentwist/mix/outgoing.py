@@ -307,6 +307,8 @@ class Connector:
     :ivar senders: those that due packets may go to without :meth:`send`.
     """
 
+    log = OutgoingLink.log
+
     def __init__(self, runtime: Runtime, identity: Identity, neighbours: Neighbours) -> None:
         self._runtime, self._identity, self._neighbours = runtime, identity, neighbours
         self._links: dict[bytes, OutgoingLink] = {}
@@ -344,10 +346,10 @@ class Connector:
         """Hold a link to this node."""
         node = destination.id
         if node not in self._links and node != self._identity.id:
-            self.hops[node] = node
             link = self._links[node] = OutgoingLink(
                 self._runtime, self._identity, self._neighbours, self.senders, destination
             )
+            self.hops[node] = node
             link.start()
 
     def _keep(self) -> None:
@@ -364,8 +366,12 @@ class Connector:
             link = links.get(node)
             if link is None or link.ended:
                 drop(self._runtime.metrics, DropReason.DISPATCH_NO_CONNECTION, len(packets))
-            else:
+                continue
+            try:
                 link.send(packets, now)
+            except Exception:  # others have packets as well
+                drop(self._runtime.metrics, DropReason.OUTGOING_SEND_COMMAND_FAILED, len(packets))
+                self.log.failure("{count} packets are lost because of an error of ours", count=len(packets))
 
     def stop(self) -> None:
         """Close all links."""

@@ -1,4 +1,4 @@
-"""The delay queue: packets wait here until they are due (spec: node 4.6). Sans-IO; times are monotonic seconds."""
+"""The delay queue: packets wait here until they are due (spec: node 4.6). Times are monotonic seconds."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class DelayQueue(Protocol):
     def push(self, due: float, next_hop: bytes, packet: bytes) -> None:
         """Add a packet."""
 
-    def take_due(self, now: float, most: int, oldest: float) -> Left:
+    def send_due(self, now: float, most: int, oldest: float) -> Left:
         """Remove up to *most* packets with due time <= *now*, earliest first; those due before *oldest* are late.
 
-        What the queue could send by itself it has sent.
+        A queue may send them itself, or leave them all.
         """
 
     def next_due(self) -> float | None:
@@ -106,7 +106,7 @@ class MemoryQueue:
     def __init__(self, random: IRandom, dropped: Dropped, limit: int = 0, senders: Senders | None = None) -> None:
         self._heap = Heap() if native is None else native.DelayHeap()
         self._random, self._dropped, self._limit = random, dropped, limit or MOST
-        self.take_due = partial((senders or Senders()).send_due, self._heap)
+        self.send_due = partial((senders or Senders()).send_due, self._heap)
         self.next_due = self._heap.next_due
 
     def push(self, due: float, next_hop: bytes, packet: bytes) -> None:
@@ -167,7 +167,7 @@ class Scheduler:
 
         Late ones are dropped.
         """
-        left, blown, sent = self.queue.take_due(now, self.burst, now - self.slack)
+        left, blown, sent = self.queue.send_due(now, self.burst, now - self.slack)
         if blown:
             self.dropped(DropReason.SCHEDULER_DEADLINE_BLOWN, blown)
         return left, blown + sent + sum(map(len, left.values())) >= self.burst

@@ -14,7 +14,7 @@ from typing import Any
 from katzentwist.crypto.native import native
 
 Left = tuple[dict[bytes, list[bytes]], int, int]
-"""(Packets by next hop, in order of due time, still to be sent; how many were late, and are gone; how many left)."""
+"""(Packets by next hop, in order of due time, still to be sent; how many were late, and are gone; and were sent)."""
 
 
 class Senders:

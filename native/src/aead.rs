@@ -1,4 +1,6 @@
 //! ChaCha20-Poly1305 as links use it (spec: link 5.1, 6): nonce = 4 zero bytes || counter, little-endian.
+//!
+//! ring does not wipe its copy of a key, which lies on the stack until the next call overwrites it.
 
 use chacha20::ChaCha20;
 use ctr::cipher::{KeyIvInit, StreamCipher, StreamCipherSeek};
@@ -45,7 +47,7 @@ fn cipher(key: &Key) -> Option<LessSafeKey> {
         .ok()
 }
 
-/// The next key: the encryption of 32 zero bytes under the reserved nonce. Never None.
+/// The next key: the encryption of 32 zero bytes under the reserved nonce. None only as seal().
 pub fn rekey(key: &Key) -> Option<Key> {
     let mut next = Key::default();
     seal(key, LAST_NONCE, &mut *next).map(|_| next)

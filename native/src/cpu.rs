@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 static PORTABLE: AtomicBool = AtomicBool::new(false);
 
-/// Use the portable code from now on, in the whole process (for tests and benchmarks).
+/// Use the portable X25519 and AEZ from now on (for tests and benchmarks).
 pub fn force_portable(on: bool) {
     PORTABLE.store(on, Ordering::Relaxed);
 }

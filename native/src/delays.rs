@@ -112,10 +112,14 @@ impl DelayHeap {
                 continue;
             }
             // Few enough, in one burst, to look through; and an id is nearly always the same object.
-            let same = |hop: &Py<PyBytes>| {
-                hop.is(&entry.hop) || hop.as_bytes(py) == entry.hop.as_bytes(py)
-            };
-            match out.iter_mut().find(|(hop, _)| same(hop)) {
+            let place = out
+                .iter()
+                .position(|(hop, _)| hop.is(&entry.hop))
+                .or_else(|| {
+                    let id = entry.hop.as_bytes(py);
+                    out.iter().position(|(hop, _)| hop.as_bytes(py) == id)
+                });
+            match place.and_then(|place| out.get_mut(place)) {
                 Some((_, packets)) => packets.push(entry.packet),
                 None => out.push((entry.hop, vec![entry.packet])),
             }

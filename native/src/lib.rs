@@ -40,7 +40,7 @@ fn description() -> String {
     cpu::description()
 }
 
-/// Force the portable code in the whole process, for tests and benchmarks.
+/// Force the portable X25519 and AEZ, for tests and benchmarks.
 #[pyfunction]
 fn force_portable(on: bool) {
     cpu::force_portable(on);

@@ -129,7 +129,7 @@ pub fn send_due<'py>(
     for ((hop, packets), bytes) in due.iter().zip(bytes) {
         let start = records.len();
         match senders.get_item(hop)?.map(Bound::cast_into::<PacketSender>) {
-            // What can not be sealed the link itself will find, and count.
+            // What can not be sealed its link meets again, and it is counted.
             Some(Ok(sender))
                 if sender.get().open() && sender.get().seal(py, &bytes, &mut records).is_ok() =>
             {
@@ -146,7 +146,8 @@ pub fn send_due<'py>(
     for (sender, place) in sealed {
         let records = records.get(place).unwrap_or_default();
         if let Err(error) = sender.get().write(py, records) {
-            error.write_unraisable(py, None); // others have packets as well
+            sender.get().set_open(false);
+            error.write_unraisable(py, Some(sender.as_any())); // others have packets as well
         }
     }
     Ok((left, late, sent))

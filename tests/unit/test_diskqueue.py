@@ -73,11 +73,11 @@ class DiskQueueTests(SynchronousTestCase):
                     queue.push(when, HOPS[number % 3], str(number).encode().ljust(SIZE, b"\0"))
             elif step == "pop":
                 oldest = when / 2
-                self.assertEqual(disk.take_due(when, 7, oldest), memory.take_due(when, 7, oldest))
+                self.assertEqual(disk.send_due(when, 7, oldest), memory.send_due(when, 7, oldest))
             else:
                 self.assertEqual(disk.next_due(), memory.next_due())
             self.assertEqual(len(disk), len(memory))
-        self.assertEqual(disk.take_due(1e6, 1000, 0.0), memory.take_due(1e6, 1000, 0.0))
+        self.assertEqual(disk.send_due(1e6, 1000, 0.0), memory.send_due(1e6, 1000, 0.0))
         self.assertFalse(self.drops)
         disk.close()
 

@@ -156,6 +156,18 @@ class DialTests(OutgoingCase):
         self.assertNotIn(link, list(node.half.connector))
 
 
+class OtherLink:
+    """Takes packets."""
+
+    ended = False
+
+    def __init__(self) -> None:
+        self.sent: list[bytes] = []
+
+    def send(self, packets: list[bytes], now: float) -> None:
+        self.sent += packets
+
+
 class SendTests(OutgoingCase):
     """The queue."""
 
@@ -193,6 +205,23 @@ class SendTests(OutgoingCase):
         link._link.close()
         link.send([self.packet()], self.now)
         self.assertEqual(node.drops(), {"outgoing_send_command_failed": 1})
+
+    def test_error_of_ours(self) -> None:
+        """An error at one link is counted and logged, and the packets of others leave."""
+        link, node = self.link_to("gateway")
+        other = OtherLink()
+        connector = node.half.connector
+        connector._links[b"other"] = other
+
+        def fail(packets: list[bytes]) -> bool:
+            raise ValueError("ours")
+
+        self.patch(link._link, "sendPackets", fail)
+        connector.send({link.descriptor.id: [self.packet()], b"other": [b"theirs"]}, self.now)
+        del connector._links[b"other"]
+        self.assertEqual(node.drops(), {"outgoing_send_command_failed": 1})
+        self.assertEqual(other.sent, [b"theirs"])
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
 
     def test_stop(self) -> None:
         """What waits at the stop is counted."""

@@ -79,7 +79,7 @@ class SchedulerTests(SynchronousTestCase):
             made.enqueue(30.0 - i, b"a", str(i).encode(), 0.0)
         self.assertEqual(len(made.queue), 5)
         self.assertEqual(drops, {DropReason.SCHEDULER_QUEUE_OVERFLOW: 25})
-        numbers = [int(packet) for packet in made.queue.take_due(100.0, 10, 0.0)[0][b"a"]]
+        numbers = [int(packet) for packet in made.queue.send_due(100.0, 10, 0.0)[0][b"a"]]
         self.assertEqual(numbers, sorted(numbers, reverse=True))
 
     def test_no_limit(self) -> None:
@@ -158,7 +158,7 @@ class RandomDropTests(SynchronousTestCase):
         queue = memory_queue(fast, SeededRandom(seed), lambda reason, amount: lost.update({reason: amount}), limit)
         for serial, due in enumerate(dues, 1):
             queue.push(float(due), b"h", b"%d %d" % (due, serial))
-        packets = queue.take_due(1e9, 1000, 0.0)[0][b"h"]
+        packets = queue.send_due(1e9, 1000, 0.0)[0][b"h"]
         out = [(float(due), int(serial)) for due, serial in map(bytes.split, packets)]
         self.assertEqual(out, sorted(out))
         self.assertEqual(len(out) + lost[DropReason.SCHEDULER_QUEUE_OVERFLOW], len(dues))
@@ -173,7 +173,7 @@ class RandomDropTests(SynchronousTestCase):
             queue = memory_queue(native is not None, random, lambda reason, amount: None, 5)
             for due in (3, 1, 5, 2, 4, 0):
                 queue.push(float(due), b"h", b"%d" % due)
-            kept = set(map(float, queue.take_due(9, 9, 0.0)[0][b"h"]))
+            kept = set(map(float, queue.send_due(9, 9, 0.0)[0][b"h"]))
             gone[next(iter({0.0, 1.0, 2.0, 3.0, 4.0, 5.0} - kept))] += 1
         for due in range(6):
             self.assertTrue(860 < gone[float(due)] < 1140, gone)
