@@ -25,7 +25,6 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.error import ConnectError, ConnectionClosed
-from twisted.internet.task import LoopingCall
 
 from katzentwist.clock import Epochs, SystemClock
 from katzentwist.config import toml
@@ -39,6 +38,7 @@ from katzentwist.net.tcp import Transports
 from katzentwist.net.workers import ThreadWorkers
 from katzentwist.node.identity import Identity
 from katzentwist.node.keyfiles import KeyPair, load_or_create, prepare_data_dir
+from katzentwist.node.runtime import Repeating
 from katzentwist.pki.descriptor import Descriptor
 from katzentwist.pki.document import Document
 from katzentwist.pki.upload import SignedUpload
@@ -297,8 +297,8 @@ class Surroundings:
     @contextlib.contextmanager
     def quiet(self) -> Iterator[None]:
         """Meanwhile nothing is fed: keep the links up."""
-        speaking = LoopingCall(self._speak)
-        speaking.start(SILENCE, now=False)
+        speaking = Repeating(reactor, lambda: SILENCE, self._speak)
+        speaking.start()
         try:
             yield
         finally:
